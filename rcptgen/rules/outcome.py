@@ -1,0 +1,81 @@
+"""What the mail host does with an address, and why."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+
+
+class Verdict(enum.StrEnum):
+    """The four things a qmail host can do with an envelope recipient."""
+
+    DELIVER = "deliver"
+    BOUNCE = "bounce"
+    DEFER = "defer"
+    REMOTE = "remote"
+
+
+class Kind(enum.StrEnum):
+    """What an address is; the first block only goes with `Verdict.DELIVER`."""
+
+    MAILBOX = "mailbox"
+    DEFAULT_DELIVERY = "default-delivery"
+    FORWARD = "forward"
+    ALIAS = "alias"
+    PROGRAM = "program"
+    DISCARD = "discard"
+    CATCHALL = "catch-all"
+    LIST = "list"
+    VPOPMAIL = "vpopmail-mailbox"
+    VALIAS = "valias"
+    RELAY = "relay"
+
+    NO_MAILBOX = "no-mailbox"
+    REFUSAL = "refusal"
+    DEFERRAL = "deferral"
+    REMOTE = "remote"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One verdict with its kind, its reason and the file and line (from 1; 0: the whole file) it rests on.
+
+    Where `named_from` is not negative, `file` is only the beginning of a path, and the name
+    that the outcome stands at completes it from that offset on: a million dot-qmail files
+    then share one outcome (see `at`).  `approximate`: the real verdict hangs on something
+    that the name does not show (the sender, the message, the case of a letter); such an
+    address is accepted and counted.
+    """
+
+    verdict: Verdict
+    kind: Kind
+    reason: str
+    file: bytes = b""
+    line: int = 0
+    named_from: int = -1
+    approximate: bool = False
+
+    @property
+    def accepted(self) -> bool:
+        """Whether an SMTP server must take the address: delivered, or deferred by the host itself."""
+        return self.verdict is Verdict.DELIVER or self.verdict is Verdict.DEFER
+
+    def at(self, name: bytes) -> Outcome:
+        """The same outcome with its file's path completed by `name`."""
+        if self.named_from < 0:
+            return self
+        return replace(self, file=self.file + name[self.named_from :], named_from=-1)
+
+    def below(self, prefix: bytes) -> Outcome:
+        """The same outcome for names that have lost `prefix`."""
+        if self.named_from < 0:
+            return self
+        left = self.named_from - len(prefix)
+        if left >= 0:
+            return replace(self, named_from=left)
+        return replace(self, file=self.file + prefix[self.named_from :], named_from=0)
+
+    def under(self, size: int) -> Outcome:
+        """The same outcome for names that have got `size` bytes put in front."""
+        return self if self.named_from < 0 else replace(self, named_from=self.named_from + size)

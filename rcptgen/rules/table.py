@@ -1,0 +1,203 @@
+"""Tables of names: exact rules, and prefix rules of which the longest decides.
+
+The space of names is whatever the caller says: the extensions of one home, the local
+names of a host, the local parts of a domain.  Names are bytes, already folded by the
+caller.  A million ordinary names cost their bytes, not a million objects: names that
+share an outcome are kept joined.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from rcptgen.rules.outcome import Outcome
+
+SEPARATOR = b"\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule of a table; `prefix` rules stand for every name that begins with `name`, itself included."""
+
+    name: bytes
+    prefix: bool
+    outcome: Outcome
+
+
+class Names:
+    """A sorted set of names, kept as one string of bytes where that is possible."""
+
+    __slots__ = ("_joined", "_odd", "count")
+
+    def __init__(self, names: Iterable[bytes]) -> None:
+        ordinary: list[bytes] = []
+        odd: list[bytes] = []
+        for name in set(names):
+            (odd if SEPARATOR in name else ordinary).append(name)
+        ordinary.sort()
+        self.count = len(ordinary) + len(odd)
+        self._odd = tuple(sorted(odd))
+        self._joined = SEPARATOR.join(ordinary) if ordinary else None
+
+    @property
+    def joined(self) -> bytes | None:
+        """The ordinary names, sorted and joined by newlines; None where there are none."""
+        return self._joined
+
+    @property
+    def odd(self) -> tuple[bytes, ...]:
+        """The names that hold a newline, sorted."""
+        return self._odd
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._joined is not None:
+            yield from self._joined.split(SEPARATOR)
+        yield from self._odd
+
+    def beginning_with(self, prefix: bytes) -> Iterator[bytes]:
+        """Every name that begins with `prefix`, without splitting the others."""
+        if self._joined is not None:
+            if not prefix:
+                yield from self._joined.split(SEPARATOR)
+            else:
+                yield from self._slice(prefix)
+        for name in self._odd:
+            if name.startswith(prefix):
+                yield name
+
+    def _slice(self, prefix: bytes) -> Iterator[bytes]:
+        assert self._joined is not None
+        if SEPARATOR in prefix:
+            return
+        mark = SEPARATOR + prefix
+        if self._joined.startswith(prefix):
+            start = 0
+        else:
+            start = self._joined.find(mark) + 1
+            if not start:
+                return
+        for name in self._joined[start : self._end(mark, start)].split(SEPARATOR):
+            yield name
+
+    def _end(self, mark: bytes, start: int) -> int:
+        """Where the run of names that begin with `mark` ends (they are sorted, so they stand together)."""
+        assert self._joined is not None
+        last = self._joined.rfind(mark, start)
+        end = self._joined.find(SEPARATOR, last + 1 if last >= 0 else start)
+        return len(self._joined) if end < 0 else end
+
+    def __contains__(self, name: bytes) -> bool:
+        if SEPARATOR in name:
+            at = bisect_left(self._odd, name)
+            return at < len(self._odd) and self._odd[at] == name
+        if self._joined is None:
+            return False
+        joined, size = self._joined, len(name)
+        if joined.startswith(name) and joined[size : size + 1] in (b"", SEPARATOR):
+            return True
+        return SEPARATOR + name + SEPARATOR in joined or joined.endswith(SEPARATOR + name)
+
+
+class Table:
+    """Exact and prefix rules over one space of names; total once it has a rule for the empty prefix."""
+
+    __slots__ = ("_index", "groups", "prefixes")
+
+    def __init__(self, exact: Mapping[bytes, Outcome], prefixes: Mapping[bytes, Outcome]) -> None:
+        by_outcome: dict[Outcome, list[bytes]] = {}
+        for name, outcome in exact.items():
+            by_outcome.setdefault(outcome, []).append(name)
+        self.groups: dict[Outcome, Names] = {outcome: Names(names) for outcome, names in by_outcome.items()}
+        self.prefixes: dict[bytes, Outcome] = dict(prefixes)
+        self._index: dict[bytes, Outcome] | None = None
+
+    def __len__(self) -> int:
+        return sum(map(len, self.groups.values())) + len(self.prefixes)
+
+    def exact(self) -> Iterator[tuple[bytes, Outcome]]:
+        """Every exact rule; sorted within an outcome, not between them."""
+        for outcome, names in self.groups.items():
+            for name in names:
+                yield name, outcome
+
+    def rules(self) -> list[Rule]:
+        """Every rule, in the order of their names, a prefix before the exact name of the same spelling."""
+        found = [Rule(name, True, outcome) for name, outcome in self.prefixes.items()]
+        found += [Rule(name, False, outcome) for name, outcome in self.exact()]
+        found.sort(key=lambda rule: (rule.name, not rule.prefix))
+        return found
+
+    def covering(self, name: bytes) -> tuple[bytes, Outcome] | None:
+        """The longest prefix rule that `name` begins with, or None."""
+        prefixes = self.prefixes
+        if len(prefixes) < 8:
+            best = max((p for p in prefixes if name.startswith(p)), key=len, default=None)
+            return None if best is None else (best, prefixes[best])
+        for end in range(len(name), -1, -1):
+            outcome = prefixes.get(name[:end])
+            if outcome is not None:
+                return name[:end], outcome
+        return None
+
+    def exactly(self, name: bytes) -> Outcome | None:
+        """The exact rule for `name`, or None."""
+        if self._index is None:
+            self._index = dict(self.exact())
+        return self._index.get(name)
+
+    def match(self, name: bytes) -> Outcome | None:
+        """What the table says of `name`: its exact rule, else the longest prefix rule, else None."""
+        outcome = self.exactly(name)
+        if outcome is not None:
+            return outcome.at(name)
+        covering = self.covering(name)
+        return None if covering is None else covering[1]
+
+    def restrict(self, prefix: bytes) -> Table:
+        """The table of what follows `prefix` in the names that begin with it.
+
+        The longest shorter prefix rule becomes the rule for the empty prefix, so the result
+        answers every tail as this table answers `prefix` + tail.  Prefix rules name their
+        files in full (`Outcome.named_from` is for exact rules).
+        """
+        if not prefix:
+            return self
+        size = len(prefix)
+        exact: dict[bytes, Outcome] = {}
+        for outcome, names in self.groups.items():
+            moved = outcome.below(prefix)
+            for name in names.beginning_with(prefix):
+                exact[name[size:]] = moved
+        prefixes = {p[size:]: o for p, o in self.prefixes.items() if p.startswith(prefix)}
+        if b"" not in prefixes:
+            covering = self.covering(prefix)
+            if covering is not None:
+                prefixes[b""] = covering[1]
+        return Table(exact, prefixes)
+
+
+def combine(left: Table, right: Table, choose: Callable[[Outcome | None, Outcome | None], Outcome | None]) -> Table:
+    """The table that gives every name choose(what `left` says, what `right` says).
+
+    Between the names of both tables' rules the two answers do not change, so it is enough
+    to ask at each of them.
+    """
+    prefixes: dict[bytes, Outcome] = {}
+    for name in left.prefixes.keys() | right.prefixes.keys():
+        a, b = left.covering(name), right.covering(name)
+        chosen = choose(a and a[1], b and b[1])
+        if chosen is not None:
+            prefixes[name] = chosen
+    exact: dict[bytes, Outcome] = {}
+    for table in (left, right):
+        for name, _ in table.exact():
+            if name not in exact:
+                chosen = choose(left.match(name), right.match(name))
+                if chosen is not None:
+                    exact[name] = chosen
+    return Table(exact, prefixes)

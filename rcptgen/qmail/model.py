@@ -16,6 +16,13 @@ ANY_STATUS = frozenset({0, 1, 99, 100, 111})
 """What a program that nobody has a model of may end with: one status of each sort that qmail-local tells apart."""
 
 
+QMAIL_PROGRAMS = frozenset(
+    b"bouncesaying except condredirect forward preline qreceipt maildir2mbox maildirmake maildirwatch mailsubj qbiff "
+    b"datemail elq pinq predate qmail-inject qmail-queue qmail-local qmail-remote sendmail".split()
+)
+"""Programs that come with qmail: a host that runs qmail has them, below its bin directory and on its PATH."""
+
+
 class Presence(enum.Enum):
     """What the shell finds when it looks for a command."""
 

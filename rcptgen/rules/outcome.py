@@ -44,8 +44,9 @@ class Outcome:
     Where `named_from` is not negative, `file` is only the beginning of a path, and the name
     that the outcome stands at completes it from that offset on: a million dot-qmail files
     then share one outcome (see `at`).  `approximate`: the real verdict hangs on something
-    that the name does not show (the sender, the message, the case of a letter); such an
-    address is accepted and counted.
+    that the address does not show (the sender, the message, a program without a model);
+    such an address is accepted and counted.  `widened`: some of the names that the rule
+    stands for are known to bounce, but exact and prefix rules cannot tell them apart.
     """
 
     verdict: Verdict
@@ -55,6 +56,7 @@ class Outcome:
     line: int = 0
     named_from: int = -1
     approximate: bool = False
+    widened: bool = False
 
     @property
     def accepted(self) -> bool:

@@ -116,6 +116,13 @@ class Table:
         self.prefixes: dict[bytes, Outcome] = dict(prefixes)
         self._index: dict[bytes, Outcome] | None = None
 
+    @classmethod
+    def of_groups(cls, groups: Mapping[Outcome, Names], prefixes: Mapping[bytes, Outcome]) -> Table:
+        """The table of names that are grouped already; no name may be in two groups."""
+        table = cls({}, prefixes)
+        table.groups = dict(groups)
+        return table
+
     def __len__(self) -> int:
         return sum(map(len, self.groups.values())) + len(self.prefixes)
 

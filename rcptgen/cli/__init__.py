@@ -1,0 +1,153 @@
+"""The command line: one thin click command a file; here is what they share."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from rcptgen import __version__
+from rcptgen.config import DEFAULT_PATH, Config, parse
+from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError, UsageTrouble
+from rcptgen.rules.shown import shown
+from rcptgen.source.tree import Absent, Regular, SourceTree
+
+DEFAULT_STATE = b"/var/lib/rcptgen"
+INTERRUPTED = 130
+BUG = 70
+
+COMMANDS = {
+    "compile": "compile_",
+    "check": "check",
+    "explain": "explain",
+    "list": "list_",
+    "dump": "dump",
+    "query": "query",
+    "verify": "verify",
+    "approve": "approve",
+}
+
+
+@dataclass(slots=True)
+class Globals:
+    """The options before the command.  `asking`: the command answers a question, so that trouble is status 2."""
+
+    root: bytes = b"/"
+    config_path: bytes | None = None
+    state_path: bytes | None = None
+    quiet: bool = False
+    verbose: bool = False
+    asking: bool = True
+
+    def config(self) -> Config:
+        """The configuration that is in force: `--config`, else the one of the host, else all defaults."""
+        if self.config_path is not None:
+            found = SourceTree(b"/", access="bits", record=False).read(os.path.abspath(self.config_path))
+            if isinstance(found, Absent):
+                raise ConfigurationError(f"{shown(self.config_path)}: no such file")
+            path = self.config_path
+        else:
+            found = SourceTree(self.root, access="bits", record=False).read(DEFAULT_PATH)
+            path = DEFAULT_PATH
+            if isinstance(found, Absent):
+                return Config()
+        if not isinstance(found, Regular):
+            reason = os.strerror(found.errno) if hasattr(found, "errno") else "not a regular file of usual size"
+            raise ConfigurationError(f"{shown(path)}: cannot be read: {reason}")
+        return parse(found.data, shown(path))
+
+    def state(self) -> bytes | None:
+        """The state directory: `--state`, else the usual one for the live host, else none."""
+        if self.state_path is not None:
+            return os.path.abspath(self.state_path)
+        return DEFAULT_STATE if self.root == b"/" else None
+
+    def need_root(self) -> None:
+        """Raises NeedsRoot where only root could read the host as its users do."""
+        if self.root == b"/" and os.geteuid() != 0:
+            raise NeedsRoot("the live host is read as each home's owner: that needs root")
+
+
+class _Lazy(click.Group):
+    """Commands are imported when they are called: a compile from cron does not pay for the others."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command: click.Command = importlib.import_module(f"rcptgen.cli.{module}").command
+        return command
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config", "config", metavar="FILE", help="Configuration file  [default: /etc/rcptgen.toml of the host]."
+)
+@click.option("--root", metavar="DIR", default="/", help="Read the host below DIR instead of the live one.")
+@click.option("--state", metavar="DIR", help="What runs remember  [default: /var/lib/rcptgen; with --root none].")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+@click.version_option(__version__, prog_name="rcptgen")
+@click.pass_context
+def cli(ctx: click.Context, config: str | None, root: str, state: str | None, quiet: bool, verbose: bool) -> None:
+    """Compile the valid recipients of a qmail host into validrcptto.cdb."""
+    if quiet and verbose:
+        raise click.UsageError("-q and -v contradict each other")
+    given = ctx.ensure_object(Globals)
+    given.root = os.path.abspath(os.fsencode(root))
+    given.config_path = None if config is None else os.fsencode(config)
+    given.state_path = None if state is None else os.fsencode(state)
+    given.quiet, given.verbose = quiet, verbose
+    if not os.path.isdir(given.root):
+        raise click.UsageError(f"--root {shown(given.root)}: no such directory")
+
+
+def run(arguments: list[str]) -> int:
+    """The exit status of the command line `arguments`; this is the one place that turns exceptions into statuses."""
+    given = Globals()
+    try:
+        status: Any = cli.main(arguments, prog_name="rcptgen", standalone_mode=False, obj=given, color=_colour())
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.UsageError as error:
+        error.show()
+        return UsageTrouble.status
+    except click.ClickException as error:
+        _say(error.format_message())
+        return UsageTrouble.status
+    except (click.Abort, KeyboardInterrupt):
+        _say("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader went away (head, less); Python must not complain about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13
+    except RcptgenError as error:
+        for line in str(error).split("\n"):
+            _say(line)
+        return UsageTrouble.status if given.asking and error.status == 1 else error.status
+    except Exception:
+        _say("this is a bug in rcptgen:")
+        sys.stderr.write("".join(click.unstyle(line) for line in traceback.format_exc()))
+        return BUG
+
+
+def _say(text: str) -> None:
+    click.echo(f"rcptgen: {shown(text.encode('utf-8', 'surrogateescape'))}", err=True)
+
+
+def _colour() -> bool | None:
+    return False if os.environ.get("NO_COLOR") else None
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))

@@ -1,0 +1,248 @@
+"""`rcptgen compile`: reads the host, builds and verifies all outputs, then renames them all."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from rcptgen.cli import Globals
+from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
+from rcptgen.config import Config
+from rcptgen.errors import RcptgenError
+from rcptgen.rules.shown import as_json, shown
+
+PATIENCE = 1.0
+REASONS_SHOWN = 8
+NAMES_SHOWN = 5
+
+
+@click.command("compile")
+@click.option(
+    "-t",
+    "--target",
+    "targets",
+    metavar="TARGET=PATH",
+    multiple=True,
+    help="Write this instead of the configured outputs.",
+)
+@click.option("--dry-run", is_flag=True, help="Build and verify, publish nothing.")
+@click.option("--force", is_flag=True, help="Publish whatever the guard would hold or a person would have to decide.")
+@click.option("--full", is_flag=True, help="Verify at every rule, not at a sample of a large host's.")
+@click.option(
+    "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait that long for another run."
+)
+@click.option("--json", "as_object", is_flag=True, help="One JSON object on stdout.")
+@click.pass_obj
+def command(
+    given: Globals, targets: tuple[str, ...], dry_run: bool, force: bool, full: bool, wait: float, as_object: bool
+) -> int:
+    """Read the host and publish the list of its recipients.
+
+    Silent when nothing changed, unless on a terminal or with -v.
+    """
+    given.asking = False
+    given.need_root()
+    config = given.config()
+    outputs = requested(given, config, targets, dry_run=dry_run)
+    request = Request(
+        outputs=outputs,
+        state=given.state(),
+        dry_run=dry_run,
+        force=force,
+        full=full,
+        wait=wait,
+        reason="forced" if force else "compile",
+    )
+    return perform(given, config, request, as_object=as_object)
+
+
+def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run: bool) -> tuple[Output, ...]:
+    """The outputs of this run: those of `-t`, else the configured ones."""
+    found = []
+    for text in targets:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise click.UsageError(f"-t {shown(os.fsencode(text))}: not TARGET=PATH")
+        found.append(Output(name, os.path.abspath(os.fsencode(path))))
+    if found:
+        return tuple(found)
+    if given.root != b"/" and not dry_run:
+        raise click.UsageError("with --root, say where to write: -t TARGET=PATH, or --dry-run")
+    return tuple(Output(one.target, os.fsencode(one.path), one.mode) for one in config.outputs)
+
+
+def perform(given: Globals, config: Config, request: Request, *, as_object: bool) -> int:
+    """Runs the compiler and says what a person or a program wants to know; returns the exit status."""
+    try:
+        with _progress(given, as_object) as progress:
+            result = compile_host(given.root, config, request, progress=progress)
+    except RcptgenError as error:
+        if as_object:
+            click.echo(json.dumps({"version": 1, "status": error.status, "error": str(error), **_EMPTY}))
+        raise
+    if as_object:
+        click.echo(json.dumps(as_members(result)))
+    else:
+        _talk(given, request, result)
+    return result.status
+
+
+_EMPTY: dict[str, list[Any]] = {"units": [], "held": [], "outputs": []}
+
+
+@contextmanager
+def _progress(given: Globals, as_object: bool) -> Iterator[Progress]:
+    """A counter on a terminal, once a run takes longer than a moment."""
+    if given.quiet or as_object or not sys.stderr.isatty():
+        yield lambda done, whole: None
+        return
+    last = time.monotonic() + PATIENCE - 0.1
+
+    def step(done: int, whole: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 0.1:
+            last = time.monotonic()
+            click.echo(f"\r{done} of {whole} domains\x1b[K", err=True, nl=False)
+
+    try:
+        yield step
+    finally:
+        click.echo("\r\x1b[K", err=True, nl=False)
+
+
+# -- JSON -----------------------------------------------------------------------------------
+
+
+def as_members(result: Result) -> dict[str, Any]:
+    """The result as the JSON object of the contract."""
+    return {
+        "version": 1,
+        "status": result.status,
+        "problems": result.problems,
+        "warnings": [shown(os.fsencode(one)) for one in result.warnings],
+        "domains": result.domains,
+        "gained": result.gained,
+        "lost": result.lost,
+        "approximate": result.approximate,
+        "witnesses": result.witnesses,
+        "seconds": round(result.seconds, 3),
+        "units": [
+            {**as_json("path", one.path), "state": one.state.value, "reason": one.reason} for one in result.units
+        ],
+        "kept": [{**as_json("path", path), "reason": reason} for path, reason in sorted(result.kept.items())],
+        "held": [_held(one) for one in result.held],
+        "outputs": [_output(one) for one in result.outputs],
+    }
+
+
+def _held(one: Held) -> dict[str, Any]:
+    sample = [shown(name) for name in one.sample]
+    return {
+        **as_json("domain", one.domain),
+        "since": one.since,
+        "reason": one.reason,
+        "count": one.count,
+        "sample": sample,
+    }
+
+
+def _output(one: Outcomes) -> dict[str, Any]:
+    return {
+        "target": one.output.target,
+        **as_json("path", one.output.path),
+        "records": one.records,
+        "published": one.published,
+        "changed": one.changed,
+        "exact": one.exact,
+        "wildcards": one.wildcards,
+        "refusals": one.refusals,
+        "widened_count": one.widened_count,
+        "unsayable_count": one.unsayable_count,
+        "widened": [
+            {
+                **as_json("key", w.key),
+                **as_json("rule", w.rule),
+                "reason": w.reason,
+                **as_json("file", w.file),
+                "line": w.line,
+            }
+            for w in one.widened
+        ],
+        "unsayable": [
+            {**as_json("rule", u.rule), "reason": u.reason, **as_json("file", u.file), "line": u.line}
+            for u in one.unsayable
+        ],
+    }
+
+
+# -- text -----------------------------------------------------------------------------------
+
+
+def _talk(given: Globals, request: Request, result: Result) -> None:
+    for problem in result.problems:
+        click.echo(f"rcptgen: {problem}", err=True)
+    if given.quiet:
+        return
+    whole = given.verbose or sys.stderr.isatty() or request.dry_run
+    if not (whole or result.changed or result.status):
+        return
+    for line in _lines(request, result, whole=whole, verbose=given.verbose):
+        click.echo(line, err=True)
+
+
+def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> Iterator[str]:
+    for one in result.outputs:
+        what = "not published"
+        if request.dry_run:
+            what = "dry run, nothing written"
+        elif one.published:
+            what = "published" if one.changed else "unchanged"
+        yield (
+            f"{shown(one.output.path)} ({one.output.target}): {what}: {one.records} records for {result.domains} "
+            f"domains: {one.exact} exact, {one.wildcards} wildcards, {one.refusals} refusals"
+        )
+        if whole:
+            yield from _losses("widened", one.widened_count, [w.reason for w in one.widened])
+            yield from _losses("unsayable", one.unsayable_count, [u.reason for u in one.unsayable])
+        if verbose:
+            for widened in one.widened:
+                place = _place(widened.file, widened.line)
+                yield f"  widened: {shown(widened.key)} for {shown(widened.rule)}: {place}{widened.reason}"
+            for left in one.unsayable:
+                yield f"  unsayable: {shown(left.rule)}: {_place(left.file, left.line)}{left.reason}"
+    if whole and result.approximate:
+        yield f"  {result.approximate} rules hang on the sender, the message or an unknown program: accepted"
+    if not result.first and (result.gained or result.lost):
+        yield f"  since the last publish: {result.gained} recipients gained, {result.lost} lost"
+    for unit in result.units:
+        yield f"  {unit.state}: {shown(unit.path)}: {unit.reason}"
+    for path, reason in sorted(result.kept.items()):
+        yield f"  kept as published: {shown(path)}: {reason}"
+    for held in result.held:
+        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(held.since))
+        names = ", ".join(shown(name) for name in held.sample[:NAMES_SHOWN])
+        more = f" ({names}{', ...' if held.count > NAMES_SHOWN else ''})" if names else ""
+        yield f"  held since {since}: {shown(held.domain)}: {held.reason}{more}; release: rcptgen approve {shown(held.domain)}"
+    for warning in result.warnings:
+        yield f"  warning: {shown(os.fsencode(warning))}"
+    if whole:
+        yield f"  {result.units_read} sources read, {result.witnesses} witnesses agree, {result.seconds:.2f} s"
+
+
+def _losses(what: str, count: int, reasons: list[str]) -> Iterator[str]:
+    if not count:
+        return
+    for reason, times in Counter(reasons).most_common(REASONS_SHOWN):
+        yield f"  {times} {what}: {reason}"
+
+
+def _place(file: bytes, line: int) -> str:
+    return f"{shown(file)}{f':{line}' if line else ''}: " if file else ""

@@ -1,0 +1,60 @@
+"""`rcptgen verify`: proves a compiled file against the host."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from rcptgen.cli import Globals
+from rcptgen.host import Host
+from rcptgen.policy import Policy
+from rcptgen.rules.shown import shown
+from rcptgen.targets import target as target_called
+from rcptgen.targets import target_names
+from rcptgen.witness import Proof
+
+MOST_SHOWN = 20
+
+
+@click.command("verify")
+@click.option("--target", default="validrcptto", type=click.Choice(target_names()), help="The file's format.")
+@click.option("--full", is_flag=True, help="Ask at every rule, not at a sample of a large host's.")
+@click.argument("file")
+@click.pass_obj
+def command(given: Globals, target: str, full: bool, file: str) -> int:
+    """Ask the compiled FILE for addresses at the boundary of every rule of the host.
+
+    Status 0 when it refuses none that is accepted, and accepts no other than the format makes it.
+    """
+    given.need_root()
+    config = given.config()
+    chosen = target_called(target, break_=config.qmail.break_.encode())
+    reader = chosen.open(os.fsencode(file))
+    proof = Proof(full=full)
+    reasons: dict[bytes, str] = {}
+    try:
+        with Host.open(given.root, config, look_at_mailboxes=False) as host:
+            policy = Policy(host)
+            for domain in host.domains():
+                shaped = policy.shape(domain)
+                proof.add(domain.name, shaped.table)
+                reasons |= {one.key: one.reason for one in chosen.lower(domain.name, shaped.table).widened}
+        refused, accepted = proof.check(reader)
+    finally:
+        reader.close()
+    for one in refused[:MOST_SHOWN]:
+        click.echo(f"refused\t{shown(one.address)}\tthe host accepts it")
+    unexplained = [one for one in accepted if one.key not in reasons]
+    for one in unexplained[:MOST_SHOWN]:
+        click.echo(f"accepted\t{shown(one.address)}\tthe host refuses it")
+    for one in (one for one in accepted if given.verbose and one.key in reasons):
+        click.echo(f"accepted\t{shown(one.address)}\t{reasons[one.key or b'']}")
+    if not given.quiet:
+        explained = len(accepted) - len(unexplained)
+        click.echo(
+            f"{len(proof)} addresses asked: {len(refused)} false refusals, {len(unexplained)} false acceptances, "
+            f"{explained} acceptances that the format cannot avoid",
+            err=True,
+        )
+    return int(bool(refused or unexplained))

@@ -1,0 +1,200 @@
+"""The configuration file (/etc/rcptgen.toml): a contract, in which unknown keys are errors.
+
+Paths in it are those of the host, taken below the alternate root by whoever reads them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from typing import Any, Literal
+
+import msgspec
+
+from rcptgen.errors import ConfigurationError
+
+DEFAULT_PATH = b"/etc/rcptgen.toml"
+
+
+def _absolute(path: str, key: str) -> None:
+    if not path.startswith("/"):
+        raise ValueError(f"{key} must be an absolute path")
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every section: immutable, keyword only, no unknown keys."""
+
+
+class Qmail(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How this host's qmail was built and started."""
+
+    directory: str = "/var/qmail"
+    break_: str = msgspec.field(default="-", name="break")
+    forbidden_modes: int = 0o002
+    alias: str = "alias"
+    default_delivery: str = "./Mailbox"
+    accounts: str = "auto"
+
+    def __post_init__(self) -> None:
+        if len(self.break_.encode()) > 1:
+            raise ValueError("break is one character (conf-break), or empty for none")
+        if not 0 <= self.forbidden_modes <= 0o7777:
+            raise ValueError("forbidden_modes are permission bits (conf-patrn), such as 0o002")
+        if self.accounts not in ("auto", "enumerate", "passwd") and not self.accounts.startswith("/"):
+            raise ValueError('accounts is "auto", "enumerate", "passwd" or an absolute path')
+        _absolute(self.directory, "directory")
+
+
+class Vpopmail(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How this host's vpopmail was built."""
+
+    backend: Literal["auto", "cdb", "mysql", "postgresql"] = "auto"
+    directory: str = "/home/vpopmail"
+    qmail_ext: bool = False
+    valias: Literal["auto"] | bool = "auto"
+    many_domains: bool = True
+    default_delivery: bool = False
+    mailbox_dotqmail: Literal["judge", "accept"] = "judge"
+
+    def __post_init__(self) -> None:
+        _absolute(self.directory, "directory")
+
+
+class Programs(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the shell finds the programs that dot-qmail lines name."""
+
+    path: str = "/var/qmail/bin:/usr/local/bin:/usr/bin:/bin"
+
+
+class Policy(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the administrator wants beyond the truth."""
+
+    prepended: Literal["auto", "exact", "prefix", "refuse"] = "auto"
+    dead_forwards: Literal["accept", "reject"] = "accept"
+    relay: Literal["accept", "file"] = "accept"
+    percenthack: Literal["refuse", "widen"] = "refuse"
+    suffix_domains: tuple[str, ...] = ()
+    envnoathost_names: bool = False
+
+
+class Guard(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a shrinking list is held back."""
+
+    domain_loss: float = 0.50
+    domain_loss_min: int = 5
+    total_loss: float = 0.05
+    total_loss_min: int = 50
+    new_catchalls: int = 10
+    must_accept: tuple[str, ...] = ()
+    must_refuse: tuple[str, ...] = ()
+    must_be_mounted: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.domain_loss <= 1 and 0 <= self.total_loss <= 1):
+            raise ValueError("domain_loss and total_loss are shares between 0 and 1")
+        if min(self.domain_loss_min, self.total_loss_min, self.new_catchalls) < 0:
+            raise ValueError("domain_loss_min, total_loss_min and new_catchalls are counts")
+
+
+class Extra(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Overlays: addresses to accept or refuse whatever the host says."""
+
+    accept: tuple[str, ...] = ()
+    reject: tuple[str, ...] = ()
+
+
+class Plugins(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Third-party code runs as root: only what is named here is loaded."""
+
+    programs: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
+
+
+class Output(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file to publish."""
+
+    target: str
+    path: str
+    mode: int = 0o644
+
+    def __post_init__(self) -> None:
+        _absolute(self.path, "path")
+        if not 0 <= self.mode <= 0o777:
+            raise ValueError("mode is a file mode such as 0o644")
+
+
+class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration; every key has a default."""
+
+    qmail: Qmail = Qmail()
+    vpopmail: Vpopmail = Vpopmail()
+    programs: Programs = Programs()
+    policy: Policy = Policy()
+    guard: Guard = Guard()
+    extra: Extra = Extra()
+    watch: dict[str, Any] = {}
+    history: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
+    serve: dict[str, Any] = {}
+    plugins: Plugins = Plugins()
+    output: tuple[Output, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """The configured outputs; without any, qmail's own validrcptto.cdb."""
+        return self.output or (
+            Output(target="validrcptto", path=self.qmail.directory.rstrip("/") + "/control/validrcptto.cdb"),
+        )
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "qmail": Qmail,
+    "vpopmail": Vpopmail,
+    "programs": Programs,
+    "policy": Policy,
+    "guard": Guard,
+    "extra": Extra,
+    "plugins": Plugins,
+    "output": Output,
+}
+
+
+def parse(data: bytes, name: str) -> Config:
+    """The configuration that the TOML text `data` holds; `name` is the file's name for messages.
+
+    Raises ConfigurationError with every unknown key and the nearest known one, or with
+    the first value that does not fit.
+    """
+    try:
+        table = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{name}: not a TOML file: {error}") from None
+    problems = list(_unknown_keys(table))
+    if problems:
+        raise ConfigurationError("\n".join(f"{name}: {problem}" for problem in problems))
+    try:
+        return msgspec.convert(table, Config, strict=True)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _unknown_keys(table: dict[str, Any]) -> list[str]:
+    problems = []
+    known = [*Config.__struct_encode_fields__]
+    for key, value in table.items():
+        if key not in known:
+            problems.append(f"unknown section [{key}]{_nearest(key, known)}")
+            continue
+        section = _SECTIONS.get(key)
+        for part in value if isinstance(value, list) else [value]:
+            if section is not None and isinstance(part, dict):
+                fields = [*section.__struct_encode_fields__]
+                problems += [
+                    f"unknown key {name!r} in [{key}]{_nearest(name, fields)}" for name in part if name not in fields
+                ]
+    return problems
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"; the nearest known one is {close[0]!r}" if close else f"; known are {', '.join(known)}"

@@ -1,0 +1,256 @@
+"""What the administrator wants beyond the truth: relays, prepended names, overlays, kept rules."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from rcptgen.errors import ConfigurationError
+from rcptgen.host import Domain, DomainKind, DomainRules, Host
+from rcptgen.localspace import Claim, Unsayable
+from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.table import Table
+
+PREPENDED_LIMIT = 100_000
+PREPENDED_BACK = 80_000
+"""`auto` goes to one prefix rule a domain above the first number and comes back below the second."""
+
+OWNER_LIMIT = 2_000_000
+"""Names of one owner times domains in locals, above which the owner is one prefix rule."""
+
+Published = Callable[[bytes], Table | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """One domain as it is to be published."""
+
+    domain: Domain
+    table: Table
+    unsayable: list[Unsayable]
+
+
+class Policy:
+    """The policy of one run.
+
+    `published` gives what was published last for a domain, `known_units` the homes it was
+    made from: the rules of a home that cannot be read for now are kept from there, and a
+    home that was never published is accepted whole.  `prepended` was the mode of the last
+    run, if any; after `prepare` it is the mode of this one.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        published: Published = lambda domain: None,
+        known_units: frozenset[bytes] = frozenset(),
+        prepended: str = "",
+    ) -> None:
+        self.host = host
+        self._settings = host.config.policy
+        self._published = published
+        self._known_units = known_units
+        self.prepended = prepended
+        self.kept: dict[bytes, str] = {}
+        self._locals = sum(1 for one in host.domains() if one.kind is DomainKind.LOCAL)
+        self._prepended_names: frozenset[bytes] = frozenset()
+        self._prepared = False
+        self._too_large: set[bytes] = set()
+        if self._settings.dead_forwards != "accept":
+            raise ConfigurationError('[policy] dead_forwards = "reject" is not available in this version')
+        self._overlays = Overlays(host.config.extra.accept, host.config.extra.reject)
+
+    # -- prepended names --------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Settles how names such as example.com-joe in local domains are written."""
+        if self._prepared:
+            return
+        self._prepared = True
+        host = self.host
+        if host.users_damage or not self._locals:
+            return
+        values = {entry.value.lower() + b"-" for entry in host.routing.virtualdomains if entry.value}
+        space = host.space()
+        from_users = {name for name in values if name and space.claim(name + b"x").name == name}
+        self._prepended_names = frozenset(
+            name for name in from_users if space.claim(name + b"x").file == host.users_file
+        )
+        mode = self._settings.prepended
+        if mode == "auto":
+            limit = PREPENDED_BACK if self.prepended == "prefix" else PREPENDED_LIMIT
+            mode = "prefix" if self._prepended_keys(limit) > limit else "exact"
+        self.prepended = mode
+
+    def _prepended_keys(self, limit: int) -> int:
+        """How many keys the prepended names make in the local domains, or something above `limit`."""
+        space, units = self.host.space(), self.host.units
+        count = len(self._prepended_names) * self._locals
+        for name in sorted(self._prepended_names):
+            if count > limit:
+                break
+            claim = space.claim(name + b"x")
+            if claim.fixed is None:
+                count += len(units.table(claim.owner, b"")) * self._locals
+        return count
+
+    def _skip(self, domain: Domain) -> Callable[[Claim], Outcome | None]:
+        """What stands for a whole claim in a domain's view."""
+        local = domain.kind is DomainKind.LOCAL
+
+        def skip(claim: Claim) -> Outcome | None:
+            if not local or not claim.wildcard:
+                return None
+            if claim.name in self._prepended_names and self.prepended != "exact":
+                if self.prepended == "refuse":
+                    reason = "[policy] prepended refuses these names"
+                    return Outcome(Verdict.BOUNCE, Kind.REFUSAL, reason, claim.file)
+                reason = "names with a virtual domain in front are accepted as a whole"
+                return Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, claim.file, widened=True)
+            if self._locals > 1 and claim.fixed is None and self._is_too_large(claim, domain):
+                reason = "one owner's names times the local domains are too many: accepted as a whole"
+                return Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, claim.owner.home, widened=True)
+            return None
+
+        return skip
+
+    def _is_too_large(self, claim: Claim, domain: Domain) -> bool:
+        if claim.name in self._too_large:
+            return True
+        if len(self.host.units.table(claim.owner, domain.name)) * self._locals <= OWNER_LIMIT:
+            return False
+        self._too_large.add(claim.name)
+        return True
+
+    # -- kept rules ---------------------------------------------------------------------------
+
+    def _kept(self, domain: Domain) -> Callable[[Claim, bytes], Table | None]:
+        """The published rules of a home that cannot be read for now."""
+
+        def kept(claim: Claim, relative: bytes) -> Table | None:
+            report = self.host.units.failed_owners.get(claim.owner)
+            if report is None and not claim.failed:
+                return None
+            path = claim.owner.home if report is not None else claim.file
+            self.kept[path] = report.reason if report is not None else "the home cannot be looked at"
+            old = self._published(domain.name) if path in self._known_units else None
+            if old is not None:
+                return old.restrict(relative) if claim.wildcard else _only(old, relative)
+            reason = "the source failed and nothing of it was published before: accepted"
+            return Table({}, {b"": Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, path, approximate=True)})
+
+        return kept
+
+    # -- one domain ---------------------------------------------------------------------------
+
+    def shape(self, domain: Domain) -> Shaped:
+        """The rules of `domain` as they are to be published."""
+        self.prepare()
+        rules = self.host.rules(domain.name)
+        if self.host.users_damage and domain.kind is not DomainKind.RELAY:
+            table = self._published(domain.name)
+            unsayable: list[Unsayable] = []
+            if table is None:
+                table, unsayable = rules.table()
+        else:
+            table, unsayable = rules.table(self._skip(domain), self._kept(domain))
+        table = self._relayed(table, domain)
+        table, more = self._percent(rules, table, domain)
+        return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more)
+
+    def judged(self, address: bytes, outcome: Outcome) -> bool:
+        """Whether policy accepts an address that the host does `outcome` to."""
+        local, at, domain = address.rpartition(b"@")
+        if at:
+            forced = self._overlays.match(local.lower(), domain.lower())
+            if forced is not None:
+                return forced.accepted
+        if outcome.verdict is Verdict.REMOTE:
+            return bool(at) and self._relay(domain.lower()) is not None
+        return outcome.accepted
+
+    def _relay(self, domain: bytes) -> Outcome | None:
+        """The outcome for what this host only relays to `domain`; None where it does not."""
+        rcpthosts = self.host.rcpthosts
+        allowed = rcpthosts.allows(domain) if rcpthosts.listed is not None else None
+        if allowed is None or self._settings.relay == "file":
+            return None
+        return Outcome(Verdict.DELIVER, Kind.RELAY, "relayed", *allowed)
+
+    def _relayed(self, table: Table, domain: Domain) -> Table:
+        """`table` with what is remote turned into what policy makes of it."""
+        outcomes = [*table.groups, *table.prefixes.values()]
+        if not any(outcome.verdict is Verdict.REMOTE for outcome in outcomes):
+            return table
+        relay = self._relay(domain.name)
+
+        def turned(outcome: Outcome) -> Outcome:
+            if outcome.verdict is not Verdict.REMOTE:
+                return outcome
+            if relay is not None:
+                return relay
+            return replace(outcome, verdict=Verdict.BOUNCE, reason="remote, and not in rcpthosts")
+
+        exact = {name: turned(outcome.at(name)) for name, outcome in table.exact()}
+        return Table(exact, {name: turned(outcome) for name, outcome in table.prefixes.items()})
+
+    def _percent(self, rules: DomainRules, table: Table, domain: Domain) -> tuple[Table, list[Unsayable]]:
+        """What becomes of local parts with a `%` at a percent-hacked domain."""
+        if not rules.percent_hacked:
+            return table, []
+        file = self.host.directory + b"/control/percenthack"
+        entry = self.host.routing.percenthack.get(domain.name)
+        line = entry.line if entry is not None else 0
+        if self._settings.percenthack == "refuse":
+            reason = "percent-hacked addresses mean other domains: not written"
+            return table, [Unsayable(b"*%*", reason, file, line)]
+        reason = "percent-hacked addresses mean other domains: the domain is accepted whole"
+        whole = Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, file, line, widened=True)
+        exact = {name: outcome.at(name) for name, outcome in table.exact()}
+        return Table(exact, {**table.prefixes, b"": whole}), []
+
+
+def _only(table: Table, name: bytes) -> Table:
+    found = table.match(name)
+    return Table({}, {} if found is None else {b"": found})
+
+
+class Overlays:
+    """`[extra]`: user@domain, prefix*@domain and *@domain, applied last; a refusal beats an acceptance."""
+
+    def __init__(self, accept: tuple[str, ...], reject: tuple[str, ...]) -> None:
+        self._exact: dict[bytes, dict[bytes, Outcome]] = {}
+        self._prefixes: dict[bytes, dict[bytes, Outcome]] = {}
+        for key, texts in (("accept", accept), ("reject", reject)):
+            for text in texts:
+                self._add(key, os.fsencode(text).lower())
+
+    def _add(self, key: str, text: bytes) -> None:
+        local, at, domain = text.rpartition(b"@")
+        star = local.endswith(b"*")
+        name = local.removesuffix(b"*")
+        if not at or not domain or (not local) or b"*" in name:
+            shown = text.decode("ascii", "backslashreplace")
+            raise ConfigurationError(f"[extra] {key}: {shown!r} is not user@domain, prefix*@domain or *@domain")
+        verdict, kind = (Verdict.DELIVER, Kind.UNKNOWN) if key == "accept" else (Verdict.BOUNCE, Kind.REFUSAL)
+        where = self._prefixes if star else self._exact
+        where.setdefault(domain, {})[name] = Outcome(verdict, kind, f"[extra] {key}")
+
+    def match(self, local: bytes, domain: bytes) -> Outcome | None:
+        """What the overlays say of an address, or None."""
+        found = self._exact.get(domain, {}).get(local)
+        if found is not None:
+            return found
+        return Table({}, self._prefixes.get(domain, {})).match(local)
+
+    def apply(self, table: Table, domain: bytes) -> Table:
+        """`table` with the overlays of `domain` on top: a prefix takes everything below it."""
+        exact, prefixes = self._exact.get(domain), self._prefixes.get(domain)
+        if not exact and not prefixes:
+            return table
+        over = Table({}, prefixes or {})
+        under = {n: o.at(n) for n, o in table.exact() if over.covering(n) is None}
+        below = {n: o for n, o in table.prefixes.items() if over.covering(n) is None}
+        return Table({**under, **(exact or {})}, {**below, **(prefixes or {})})

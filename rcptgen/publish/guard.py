@@ -1,0 +1,102 @@
+"""A shrinking list is suspicious: what goes is compared with what was published, and may be held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.table import Table, combine
+
+SAMPLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When removals are held: shares of what was published, and the least number that counts."""
+
+    domain_loss: float = 0.50
+    domain_loss_min: int = 5
+    emptied_min: int = 3
+    total_loss: float = 0.05
+    total_loss_min: int = 50
+    gone_domains: int = 5
+    gone_share: float = 0.01
+    new_catchalls: int = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one domain: accepted rules before and after, gained and lost; some of the lost ones."""
+
+    before: int
+    after: int
+    gained: int
+    lost: int
+    sample: tuple[bytes, ...]
+    opens: bool
+
+    def suspicious(self, limits: Limits) -> str:
+        """Why the losses of this domain alone must be held, or an empty text."""
+        if self.lost and not self.after and self.before >= limits.emptied_min:
+            return f"emptied: all of its {self.before} names would go"
+        if self.lost >= limits.domain_loss_min and self.lost > limits.domain_loss * self.before:
+            return f"{self.lost} of {self.before} names would go"
+        return ""
+
+
+def accepted_rules(table: Table) -> int:
+    """How many rules of `table` accept."""
+    count = sum(len(names) for outcome, names in table.groups.items() if outcome.accepted)
+    return count + sum(outcome.accepted for outcome in table.prefixes.values())
+
+
+def compare(old: Table, new: Table) -> Change:
+    """What `new` changes for the addresses of `old`, by effect: a name that a wildcard still covers is not lost."""
+    lost, sample = _missing(old, new)
+    gained, _ = _missing(new, old)
+    opens = _whole(new) and not _whole(old)
+    return Change(accepted_rules(old), accepted_rules(new), gained, lost, tuple(sample), opens)
+
+
+def _missing(one: Table, other: Table) -> tuple[int, list[bytes]]:
+    count = 0
+    sample: list[bytes] = []
+    for name, outcome in one.prefixes.items():
+        covering = other.covering(name)
+        if outcome.accepted and not (covering and covering[1].accepted):
+            count += 1
+            if len(sample) < SAMPLE:
+                sample.append(name + b"*")
+    for outcome, names in one.groups.items():
+        if not outcome.accepted:
+            continue
+        for name in names:
+            found = other.match(name)
+            if found is None or not found.accepted:
+                count += 1
+                if len(sample) < SAMPLE:
+                    sample.append(name)
+    return count, sorted(sample)
+
+
+def _whole(table: Table) -> bool:
+    base = table.prefixes.get(b"")
+    return base is not None and base.accepted
+
+
+def union(new: Table, old: Table) -> Table:
+    """The table that accepts what either does: additions are taken, removals held."""
+
+    def choose(one: Outcome | None, other: Outcome | None) -> Outcome | None:
+        if one is not None and one.accepted:
+            return one
+        return other if other is not None and other.accepted else one or other
+
+    return combine(new, old, choose)
+
+
+def closed(new: Table, old: Table) -> Table:
+    """`new` without its catch-all, and with what `old` accepts: for a domain that must not open unasked."""
+    base = Outcome(Verdict.BOUNCE, Kind.NO_MAILBOX, "the new catch-all is held")
+    exact = {name: outcome.at(name) for name, outcome in new.exact()}
+    return union(Table(exact, {**new.prefixes, b"": replace(base)}), old)

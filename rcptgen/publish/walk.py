@@ -1,0 +1,114 @@
+"""Walking the bytes of a constant database, trusting none of them; pure.
+
+    file    = 256 x (position, slots)   records   256 hash tables of slots x (hash, position)
+    record  = key length, value length, key, value        (all numbers 32 bit, little-endian)
+
+Published files, users/cdb and vpasswd.cdb may be truncated, overwritten or made by a mail
+user.  Every step goes forward and stays inside the file, so the walk ends.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from operator import itemgetter
+from typing import ClassVar
+
+from rcptgen.errors import RcptgenError
+
+HEADER = 2048
+RECORD = 8
+SLOT = 8
+
+RECORD_LIMIT = 16 << 20
+"""A record larger than this is taken for damage when it is read."""
+
+_CHUNK = 1 << 20
+_LENGTHS = struct.Struct("<II")
+_TABLES = struct.Struct("<512I")
+
+
+class DamagedCdb(RcptgenError):
+    """The file is not a whole cdb, or could not be read to its end; what it says is unknown, not empty."""
+
+    status: ClassVar[int] = 2
+
+
+def walk_cdb(data: bytes | memoryview, *, called: str = "cdb") -> Iterator[tuple[bytes, bytes]]:
+    """Every (key, value) of the cdb that `data` holds; as `read_cdb`, without touching a file.
+
+    `called` names it in messages.
+    """
+
+    def fetch(position: int, size: int) -> bytes:
+        return bytes(data[position : position + size])
+
+    return walk(fetch, len(data), called)
+
+
+def walk(fetch: Callable[[int, int], bytes], size: int, called: str) -> Iterator[tuple[bytes, bytes]]:
+    """Walk the records from the header to the first hash table; every step goes forward, so it ends."""
+    end, slots = _bounds(fetch(0, HEADER), size, called)
+    position, seen = HEADER, 0
+    while position < end:
+        wanted = min(_CHUNK, end - position)
+        chunk = fetch(position, wanted)
+        if len(chunk) != wanted:
+            raise DamagedCdb(f"{called}: became shorter while it was read")
+        at = 0
+        while at + RECORD <= wanted:
+            keys, values = _LENGTHS.unpack_from(chunk, at)
+            value = at + RECORD + keys
+            stop = value + values
+            if stop > wanted:
+                break
+            yield chunk[at + RECORD : value], chunk[value:stop]
+            at = stop
+            seen += 1
+        if not at:
+            # A record that is larger than a chunk, or damage.
+            key, data = _large(fetch, position, end, called)
+            yield key, data
+            at = RECORD + len(key) + len(data)
+            seen += 1
+        if seen > slots:
+            raise DamagedCdb(f"{called}: damaged: more records than its hash tables can point to")
+        position += at
+
+
+def _large(fetch: Callable[[int, int], bytes], position: int, end: int, called: str) -> tuple[bytes, bytes]:
+    if position + RECORD > end:
+        raise DamagedCdb(f"{called}: damaged: the records end in the middle of one (byte {position})")
+    lengths = fetch(position, RECORD)
+    if len(lengths) != RECORD:
+        raise DamagedCdb(f"{called}: became shorter while it was read")
+    keys, values = _LENGTHS.unpack(lengths)
+    if position + RECORD + keys + values > end:
+        raise DamagedCdb(f"{called}: damaged: the record at byte {position} reaches beyond the records")
+    if keys + values > RECORD_LIMIT:
+        raise DamagedCdb(f"{called}: damaged, or not ours: the record at byte {position} has {keys + values} bytes")
+    body = fetch(position + RECORD, keys + values)
+    if len(body) != keys + values:
+        raise DamagedCdb(f"{called}: became shorter while it was read")
+    return body[:keys], body[keys:]
+
+
+def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
+    """Where the records end, and how many slots the hash tables have."""
+    if len(header) < HEADER:
+        raise DamagedCdb(f"{called}: {len(header)} bytes are too few for a cdb; truncated, or not a cdb")
+    numbers = _TABLES.unpack(header)
+    tables = [(at, slots) for at, slots in zip(numbers[::2], numbers[1::2], strict=True) if slots]
+    total = sum(map(itemgetter(1), tables))
+    if not tables:
+        # A header of zeros is a file that was never written, not an empty one: makers point every table at its end.
+        if size != HEADER or set(numbers[::2]) != {HEADER}:
+            raise DamagedCdb(f"{called}: damaged: no hash tables")
+        return HEADER, 0
+    end = min(map(itemgetter(0), tables))
+    if end < HEADER or any(at + slots * SLOT > size for at, slots in tables):
+        raise DamagedCdb(f"{called}: truncated or damaged: a hash table lies outside its {size} bytes")
+    # Tables that overlap would let a small file claim room for any number of records.
+    if total * SLOT > size - end:
+        raise DamagedCdb(f"{called}: damaged: its hash tables overlap")
+    return end, total

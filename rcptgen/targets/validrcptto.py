@@ -1,0 +1,274 @@
+"""validrcptto.cdb for the later qmail-smtpd patch, which can say nearly everything.
+
+Look-up: the address in lower case; then, cutting the local part at each break character
+from the right, `LEFT-default@domain`; then `@domain`.  The first key that exists decides,
+and a value that begins with `-` refuses.  An address without `@` is only looked up whole.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+
+import cdbx
+
+from rcptgen.errors import UsageTrouble
+from rcptgen.publish.cdb import CdbWriter, read_cdb
+from rcptgen.rules.outcome import Outcome
+from rcptgen.rules.table import Table
+from rcptgen.targets.base import Answer, Line, Lowered, Record, Unsayable, Widened, rule_text
+
+DEFAULT = b"default"
+# Readers such as Postfix stumble over an empty value, so an acceptance has one.
+ACCEPT = b"1"
+REFUSE = b"-"
+
+
+class Validrcptto:
+    """Writer and reader of validrcptto.cdb for a qmail-smtpd with the break character `break_`."""
+
+    name = "validrcptto"
+
+    def __init__(self, break_: bytes = b"-") -> None:
+        self._break = break_
+
+    def lower(self, domain: bytes, table: Table) -> Lowered:
+        """The records that say `table` for `domain`, sorted by key; see `Lowering`."""
+        return Lowering(self._break, domain, table).run()
+
+    def bare(self, names: Iterable[bytes]) -> list[Record]:
+        """The records for addresses without a domain, which are looked up whole."""
+        return [(name, ACCEPT) for name in sorted(names)]
+
+    def writer(self, descriptor: int) -> CdbWriter:
+        """A cdb of the records, in their order."""
+        return CdbWriter(descriptor)
+
+    def open(self, path: bytes | int) -> ValidrcpttoReader:
+        """The cdb at `path`.  Raises UsageTrouble where it is none."""
+        return ValidrcpttoReader(path, self._break)
+
+
+class Lowering:
+    """One domain's rules turned into keys.
+
+    A prefix rule can be said when its prefix is empty or ends at a break character.  Any
+    other prefix is covered by the nearest such prefix above it: an acceptance widens that
+    one, a refusal below an acceptance is lost.  A name that ends in `-default` has the key
+    of its prefix: accepting it accepts the prefix, and refusing it is never written.
+    Every accepted name is written; a refusal only where it hides an acceptance.
+    """
+
+    def __init__(self, break_: bytes, domain: bytes, table: Table) -> None:
+        self._break = break_
+        self._domain = domain
+        self._table = table
+        self._said: dict[bytes, bool] = {}
+        self._widened: list[Widened] = []
+        self._unsayable: list[Unsayable] = []
+
+    def run(self) -> Lowered:
+        """The records, what they widen and what they leave out."""
+        ordinary: list[tuple[Outcome, list[bytes]]] = []
+        doubles: list[tuple[bytes, Outcome]] = []
+        for outcome, names in self._table.groups.items():
+            plain = [name for name in names if not self._is_default(name)]
+            if len(plain) < len(names):
+                doubles += [(name, outcome) for name in names if self._is_default(name)]
+            ordinary.append((outcome, plain))
+        self._prefixes()
+        # Acceptances first: they widen what a refusal is then measured against.
+        for name, outcome in sorted(doubles, key=lambda pair: (not pair[1].accepted, pair[0])):
+            self._double(name, outcome)
+        self._lost()
+        records = [(self._key(prefix), ACCEPT if said else REFUSE) for prefix, said in self._kept()]
+        wildcards = sum(value is ACCEPT for _, value in records)
+        exact, refusals = 0, len(records) - wildcards
+        for outcome, plain in ordinary:
+            before = len(records)
+            records += self._names(outcome, plain)
+            if outcome.accepted:
+                exact += len(records) - before
+            else:
+                refusals += len(records) - before
+        records.sort()
+        return Lowered(records, self._widened, self._unsayable, exact, wildcards, refusals)
+
+    def _names(self, outcome: Outcome, names: list[bytes]) -> Iterator[Record]:
+        at = b"@" + self._domain
+        empty = b"" in names
+        if empty:
+            self._empty(outcome)
+        if outcome.widened and outcome.accepted:
+            for name in names:
+                self._widen(name + at, name, False, outcome, outcome.reason)
+        if outcome.accepted:
+            for name in names:
+                if name:
+                    yield name + at, ACCEPT
+        elif any(self._said.values()):
+            for name in names:
+                if name and self._answer(name)[1]:
+                    yield name + at, REFUSE
+
+    def _empty(self, outcome: Outcome) -> None:
+        """The empty local part: its key is the one for the whole domain."""
+        if outcome.accepted != self._said.get(b"", False):
+            reason = "the key of the empty local part is the key of the whole domain"
+            self._leave(b"", outcome, reason)
+
+    # -- prefixes ------------------------------------------------------------------------
+
+    def _sayable(self, prefix: bytes) -> bool:
+        return not prefix or (bool(self._break) and prefix.endswith(self._break))
+
+    def _above(self, name: bytes) -> bytes:
+        """The longest sayable prefix that is shorter than `name`, whether or not a rule stands there."""
+        return name[: name.rfind(self._break, 0, len(name) - 1) + 1] if self._break else b""
+
+    def _prefixes(self) -> None:
+        """What is said at each sayable prefix: the rules that stand there, then the widenings from below."""
+        rules = sorted(self._table.prefixes.items())
+        for prefix, outcome in rules:
+            if self._sayable(prefix):
+                self._said[prefix] = outcome.accepted
+                if outcome.widened and outcome.accepted:
+                    self._widen(self._key(prefix), prefix, True, outcome, outcome.reason)
+        for prefix, outcome in rules:
+            if self._sayable(prefix) or not outcome.accepted:
+                continue
+            above = self._above(prefix)
+            if not self._answer(above)[1]:
+                self._said[above] = True
+            if not self._truth(above):
+                reason = "a prefix that does not end at a break character"
+                self._widen(self._key(above), prefix, True, outcome, reason)
+
+    def _lost(self) -> None:
+        """Refused prefixes that no key can say, below something that is accepted."""
+        for prefix, outcome in sorted(self._table.prefixes.items()):
+            if self._sayable(prefix) or outcome.accepted:
+                continue
+            key, said = self._answer(self._above(prefix))
+            if said:
+                reason = "a refused prefix that does not end at a break character"
+                self._widen(key, prefix, True, outcome, reason)
+
+    def _truth(self, prefix: bytes) -> bool:
+        covering = self._table.covering(prefix)
+        return covering is not None and covering[1].accepted
+
+    def _answer(self, name: bytes) -> tuple[bytes, bool]:
+        """The key that answers for `name` when it has none of its own, and what it says."""
+        cut = len(name)
+        while self._break:
+            cut = name.rfind(self._break, 0, cut)
+            if cut < 0:
+                break
+            said = self._said.get(name[: cut + 1])
+            if said is not None:
+                return self._key(name[: cut + 1]), said
+        return self._key(b""), self._said.get(b"", False)
+
+    def _kept(self) -> Iterator[tuple[bytes, bool]]:
+        """Every acceptance, and the refusals that hide one."""
+        for prefix, said in self._said.items():
+            if said or (prefix and self._answer(prefix[: -len(self._break)])[1]):
+                yield prefix, said
+
+    def _key(self, prefix: bytes) -> bytes:
+        return prefix + DEFAULT + b"@" + self._domain if prefix else b"@" + self._domain
+
+    # -- names that end in -default --------------------------------------------------------
+
+    def _is_default(self, name: bytes) -> bool:
+        return bool(self._break) and name.endswith(self._break + DEFAULT)
+
+    def _double(self, name: bytes, outcome: Outcome) -> None:
+        prefix = name[: -len(DEFAULT)]
+        key, said = self._answer(prefix)
+        if outcome.accepted and not said:
+            self._said[prefix] = True
+            reason = "a name that ends in -default has the key of its prefix"
+            self._widen(self._key(prefix), name, False, outcome, reason)
+        elif not outcome.accepted and said:
+            reason = "a refused name that ends in -default has the key of its prefix"
+            self._widen(key, name, False, outcome, reason)
+
+    # -- reports ---------------------------------------------------------------------------
+
+    def _widen(self, key: bytes, name: bytes, prefix: bool, outcome: Outcome, reason: str) -> None:
+        found = outcome if prefix else outcome.at(name)
+        rule = rule_text(name, prefix, outcome, self._domain)
+        self._widened.append(Widened(key, rule, reason, found.file, found.line))
+
+    def _leave(self, name: bytes, outcome: Outcome, reason: str) -> None:
+        found = outcome.at(name)
+        rule = rule_text(name, False, outcome, self._domain)
+        self._unsayable.append(Unsayable(rule, reason, found.file, found.line))
+
+
+class ValidrcpttoReader:
+    """The look-up of the patched qmail-smtpd.c, over one cdb."""
+
+    def __init__(self, path: bytes | int, break_: bytes) -> None:
+        self._break = break_
+        self._own = isinstance(path, bytes)
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if isinstance(path, bytes) else path
+        except OSError as error:
+            assert isinstance(path, bytes)
+            raise UsageTrouble(f"{os.fsdecode(path)}: {error.strerror}") from None
+        try:
+            self._cdb = cdbx.CDB(self._fd)
+        except OSError as error:
+            self._release()
+            raise UsageTrouble(f"not a cdb file: {error}") from None
+
+    def answer(self, address: bytes) -> Answer:
+        """What qmail-smtpd does with `address`; a damaged place counts as not found, as there."""
+        address = address.lower()
+        for key in self._keys(address):
+            try:
+                value = self._cdb.get(key)
+            except OSError:
+                value = None
+            if value is not None:
+                return Answer(not value.startswith(REFUSE), key)
+        return Answer(False, None)
+
+    def _keys(self, address: bytes) -> Iterator[bytes]:
+        yield address
+        local, at, domain = address.rpartition(b"@")
+        if not at:
+            return
+        cut = len(local)
+        while self._break:
+            cut = local.rfind(self._break, 0, cut)
+            if cut < 0:
+                break
+            yield local[: cut + 1] + DEFAULT + b"@" + domain
+        yield b"@" + domain
+
+    def lines(self) -> Iterator[Line]:
+        """Every rule in the file, in its order.  Raises DamagedCdb where it breaks off."""
+        for key, value in read_cdb(self._fd):
+            local, at, domain = key.rpartition(b"@")
+            accepted = not value.startswith(REFUSE)
+            if not at:
+                yield Line(None, key, False, accepted)
+            elif not local:
+                yield Line(domain, b"", True, accepted)
+            elif self._break and local.endswith(self._break + DEFAULT):
+                yield Line(domain, local[: -len(DEFAULT)], True, accepted)
+            else:
+                yield Line(domain, local, False, accepted)
+
+    def close(self) -> None:
+        """Gives the file back."""
+        self._cdb.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._own:
+            os.close(self._fd)

@@ -1,0 +1,83 @@
+"""Proof of a compiled file: addresses at the boundary of every rule, and what must be answered to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from rcptgen.rules.table import Table
+from rcptgen.targets.base import Reader
+
+SAMPLE = 60_000
+SPARSE = 64
+UNKNOWN = b"rcptgen-witness-no-such-name"
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """An address that a file answers otherwise than the rules; `key` is the one that answered."""
+
+    address: bytes
+    accepted: bool
+    key: bytes | None
+
+
+@dataclass(slots=True)
+class Proof:
+    """The witnesses of one run.  Above SAMPLE of them only every SPARSE-th rule gives some, unless `full`."""
+
+    full: bool = False
+    _wanted: list[tuple[bytes, bool]] = field(default_factory=list)
+    _rules: int = 0
+
+    def add(self, domain: bytes, table: Table) -> None:
+        """Takes the witnesses of one domain."""
+        for address, local in self._addresses(domain, table):
+            found = table.match(local.lower())
+            self._wanted.append((address, found is not None and found.accepted))
+
+    def _addresses(self, domain: bytes, table: Table) -> Iterator[tuple[bytes, bytes]]:
+        at = b"@" + domain
+        yield UNKNOWN + at, UNKNOWN
+        for name, prefix in self._boundaries(table):
+            for local in _around(name, prefix):
+                if local:
+                    yield local + at, local
+
+    def _boundaries(self, table: Table) -> Iterator[tuple[bytes, bool]]:
+        for name in table.prefixes:
+            if self._taken():
+                yield name, True
+        for name, _ in table.exact():
+            if self._taken():
+                yield name, False
+
+    def _taken(self) -> bool:
+        self._rules += 1
+        return self.full or len(self._wanted) < SAMPLE or self._rules % SPARSE == 0
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def check(self, reader: Reader) -> tuple[list[Wrong], list[Wrong]]:
+        """The false refusals and the false acceptances of a compiled file."""
+        refused: list[Wrong] = []
+        accepted: list[Wrong] = []
+        for address, wanted in self._wanted:
+            answer = reader.answer(address)
+            if answer.accepted != wanted:
+                (refused if wanted else accepted).append(Wrong(address, answer.accepted, answer.key))
+        return refused, accepted
+
+
+def _around(name: bytes, prefix: bool) -> Iterator[bytes]:
+    """Local parts at and beside a rule: itself, upper case, shorter, longer, with extensions."""
+    yield name
+    yield name.upper()
+    yield name[:-1]
+    yield name + b"x"
+    yield name + b"-"
+    yield name + b"-x"
+    if prefix:
+        yield name + b"x-default"
+        yield name + b"default"

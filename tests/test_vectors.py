@@ -1,0 +1,95 @@
+"""Conformance: every vector agrees, through both engines and through the compiled file.
+
+The verdicts in tests/vectors are those of the real programs; see the README there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+
+from rcptgen.compiler import Output, Request, Result, compile_host
+from rcptgen.config import Config
+from rcptgen.host import Host
+from rcptgen.targets import target
+from tests.hosts import Vector, load_vectors
+
+VECTORS = Path(__file__).parent / "vectors"
+MODELLED = ("qmail",)
+
+pytestmark = pytest.mark.root
+
+
+def vectors() -> Iterator[Vector]:
+    for folder in MODELLED:
+        yield from load_vectors(VECTORS / folder)
+
+
+@pytest.fixture(params=vectors(), ids=lambda vector: vector.name)
+def vector(request: pytest.FixtureRequest) -> Vector:
+    found: Vector = request.param
+    return found
+
+
+@pytest.fixture
+def root(vector: Vector, tmp_path: Path) -> Path:
+    vector.materialise(tmp_path / "root")
+    return tmp_path / "root"
+
+
+def test_decide_and_rules_agree_with_the_real_programs(vector: Vector, root: Path) -> None:
+    wrong = []
+    with Host.open(root) as host:
+        outcomes = host.decide_many([probe.address for probe in vector.probes])
+        for probe, outcome in zip(vector.probes, outcomes, strict=True):
+            if outcome.verdict != probe.expected:
+                wrong.append(("decide", probe, outcome))
+            local, at, domain = probe.address.rpartition(b"@")
+            if not at:
+                continue
+            matched = host.rules(domain).match(local)
+            if (matched.verdict, matched.kind) != (outcome.verdict, outcome.kind):
+                wrong.append(("rules", probe, matched))
+    assert not wrong
+
+
+def test_the_compiled_file_agrees_with_the_real_programs(vector: Vector, root: Path, tmp_path: Path) -> None:
+    file = bytes(tmp_path / "validrcptto.cdb")
+    result = compile_host(root, Config(), Request((Output("validrcptto", file),), force=True))
+    assert result.outputs[0].published
+    widened = {one.key for one in result.outputs[0].widened}
+    with Host.open(root) as host:
+        domains = {one.name for one in host.domains()}
+    reader = target("validrcptto").open(file)
+    wrong = []
+    for probe in vector.probes:
+        local, at, domain = probe.address.rpartition(b"@")
+        if not at or not local or b"@" in local or domain.lower() not in domains or probe.expected == "remote":
+            continue
+        answer = reader.answer(probe.address)
+        wanted = probe.expected != "bounce"
+        if answer.accepted == wanted or _unsayable(result, probe.address.lower()):
+            continue
+        if wanted or answer.key not in widened:
+            wrong.append((probe, answer))
+    reader.close()
+    assert not wrong
+
+
+def _unsayable(result: Result, address: bytes) -> bool:
+    rules = (one.rule.decode("latin-1").removeprefix("!") for one in result.outputs[0].unsayable)
+    return any(fnmatchcase(address.decode("latin-1"), rule.replace("[", "[[]")) for rule in rules)
+
+
+def test_nothing_is_widened_that_the_format_could_say(vector: Vector, root: Path, tmp_path: Path) -> None:
+    """A widened key covers a rule that has no key of its own, and without it an accepted name would be refused."""
+    file = bytes(tmp_path / "validrcptto.cdb")
+    result = compile_host(root, Config(), Request((Output("validrcptto", file),), force=True))
+    for one in result.outputs[0].widened:
+        local = one.rule.removeprefix(b"!").rpartition(b"@")[0]
+        no_key_of_its_own = local.removesuffix(b"*")[-1:] != b"-" if local.endswith(b"*") else True
+        own = local.endswith(b"-default") or no_key_of_its_own or "rules" in one.reason
+        assert own, one

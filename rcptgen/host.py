@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -39,7 +38,6 @@ from rcptgen.units import Account as HomeToCheck
 
 ADDRESS_LIMIT = 100_000
 USERS_LIMIT = 4 * 1024**3
-VIEWS_KEPT = 8
 NOBODY = 65534
 
 
@@ -126,7 +124,6 @@ class Host:
             raise
         self._qualified: dict[bytes, Account | Outcome | None] = {}
         self._space: LocalSpace | None = None
-        self._views: OrderedDict[bytes, tuple[Table, list[Unsayable]]] = OrderedDict()
 
     @classmethod
     def open(
@@ -532,6 +529,8 @@ class Host:
 
 Skip = Callable[[Claim], Outcome | None]
 Kept = Callable[[Claim, bytes], Table | None]
+View = tuple[Table, list[Unsayable]]
+Views = dict[bytes, View]
 
 
 class DomainRules:
@@ -608,12 +607,16 @@ class DomainRules:
         return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, self.host.users_file)
 
     def table(
-        self, skip: Skip = lambda claim: None, kept: Kept = lambda claim, relative: None
+        self,
+        skip: Skip = lambda claim: None,
+        kept: Kept = lambda claim, relative: None,
+        shared: Views | None = None,
     ) -> tuple[Table, list[Unsayable]]:
         """The rules as a table over raw local parts, and what names cannot spell.
 
         Percent-hacked local parts are not in it.  `skip` and `kept` are those of
-        LocalSpace.flatten: policy decides with them for whole claims.
+        LocalSpace.flatten: policy decides with them for whole claims.  `shared` keeps the
+        rules that domains with the same prepend have in common.
         """
         prepend = self.prepend
         unsayable: list[Unsayable] = []
@@ -622,7 +625,7 @@ class DomainRules:
         elif self.host.users_damage:
             base = Table({}, {b"": self._damaged()})
         else:
-            base, unsayable = self._flat(prepend, skip, kept)
+            base, unsayable = self._shared(prepend, skip, kept, shared)
         changed: dict[bytes, Outcome] = {}
         if self._local is not None:
             changed[b""] = self.match(b"")
@@ -634,13 +637,23 @@ class DomainRules:
         exact = {name: outcome for name, outcome in base.exact() if name not in changed}
         return Table(exact | changed, base.prefixes), unsayable
 
-    def _flat(self, prepend: bytes, skip: Skip, kept: Kept) -> tuple[Table, list[Unsayable]]:
+    def _shared(self, prepend: bytes, skip: Skip, kept: Kept, shared: Views | None) -> View:
+        """The rules below `prepend`, from `shared` where they are the same for every domain."""
+        if shared is not None and prepend in shared:
+            return shared[prepend]
         units = self.host.units
+        host_matters = False
 
         def table_of(claim: Claim) -> Table:
-            return units.table(claim.owner, self.domain)
+            nonlocal host_matters
+            table = units.table(claim.owner, self.domain)
+            host_matters |= units.host_matters(claim.owner)
+            return table
 
-        return self.host.space().flatten(prepend, table_of, skip=skip, kept=kept)
+        view = self.host.space().flatten(prepend, table_of, skip=skip, kept=kept)
+        if shared is not None and not host_matters and not units.any_failed:
+            shared[prepend] = view
+        return view
 
 
 def _nobody(route: Local) -> Outcome:

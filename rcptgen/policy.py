@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rcptgen.errors import ConfigurationError
-from rcptgen.host import Domain, DomainKind, DomainRules, Host
+from rcptgen.host import Domain, DomainKind, DomainRules, Host, Views
 from rcptgen.localspace import Claim, Unsayable
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
@@ -58,6 +58,7 @@ class Policy:
         self._prepended_names: frozenset[bytes] = frozenset()
         self._prepared = False
         self._too_large: set[bytes] = set()
+        self._views: Views = {}
         if self._settings.dead_forwards != "accept":
             raise ConfigurationError('[policy] dead_forwards = "reject" is not available in this version')
         self._overlays = Overlays(host.config.extra.accept, host.config.extra.reject)
@@ -155,7 +156,8 @@ class Policy:
             if table is None:
                 table, unsayable = rules.table()
         else:
-            table, unsayable = rules.table(self._skip(domain), self._kept(domain))
+            shared = self._views if domain.kind is DomainKind.LOCAL else None
+            table, unsayable = rules.table(self._skip(domain), self._kept(domain), shared)
         table = self._relayed(table, domain)
         table, more = self._percent(rules, table, domain)
         return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more)

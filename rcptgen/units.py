@@ -46,7 +46,7 @@ SIGN_OF_LIFE = 0.002
 """The share of processor time below which a worker that does not answer counts as hanging."""
 
 MOST_OPEN_HOMES = 64
-TABLES_KEPT = 512
+TABLES_KEPT = 8192
 NAMES_KEPT = 400_000
 BATCH = 500
 
@@ -353,6 +353,11 @@ class Units:
             found = self._ask(owner, host)
         return found.table
 
+    def host_matters(self, owner: Owner) -> bool:
+        """Whether the rules of a home, read already, differ between domains."""
+        known = self._tables.get((owner, None))
+        return known is None or known.host_matters
+
     def _ask(self, owner: Owner, host: bytes | None) -> HomeTable:
         key = (owner.uid, owner.home)
         reason = "the home directory does not answer"
@@ -398,6 +403,11 @@ class Units:
             except Silent:
                 self._silent.add(key)
         return Outcome(Verdict.DEFER, Kind.DEFERRAL, "the home directory does not answer", one.owner.home), []
+
+    @property
+    def any_failed(self) -> bool:
+        """Whether any source could not be read for now."""
+        return any(one.state is State.FAILED for one in self.reports.values())
 
     def unhealthy(self) -> list[Report]:
         """The reports of units that are not healthy, by path."""

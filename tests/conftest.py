@@ -227,7 +227,10 @@ def _identity() -> tuple[Any, ...]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _everybody_may_enter(tmp_path_factory: pytest.TempPathFactory) -> None:
-    tmp_path_factory.getbasetemp().chmod(0o755)
+    base = tmp_path_factory.getbasetemp()
+    base.chmod(0o755)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base.parent.chmod(0o755)  # of all workers
 
 
 @pytest.fixture

@@ -81,3 +81,9 @@ def test_a_required_part_that_nobody_knows_ends_the_run(tmp_path: Path) -> None:
     status, said = run(GOOD, tmp_path, RCPTGEN_REQUIRE="fish")
     assert status == 4
     assert "no part is called 'fish'" in said
+
+
+def test_everybody_may_enter_the_directory_of_a_test(tmp_path: Path) -> None:
+    top = next(path for path in tmp_path.parents if path.name.startswith("rcptgen-test-"))
+    for path in [tmp_path, *tmp_path.parents]:
+        assert path.stat().st_mode & 0o055 == 0o055 or path in top.parents, path

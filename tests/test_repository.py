@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -23,10 +24,11 @@ pytestmark = pytest.mark.needs("checkout")
 
 def tracked() -> list[Path]:
     """Every file that git knows; without git, every file that .gitignore does not name."""
-    known = subprocess.run(["git", "-C", str(CHECKOUT), "ls-files", "-z"], capture_output=True, check=False)
-    if known.returncode == 0 and known.stdout:
-        names = [CHECKOUT / os.fsdecode(name) for name in known.stdout.split(b"\0") if name]
-        return [name for name in names if name.is_file()]
+    if shutil.which("git"):
+        known = subprocess.run(["git", "-C", str(CHECKOUT), "ls-files", "-z"], capture_output=True, check=False)
+        if known.returncode == 0 and known.stdout:
+            names = [CHECKOUT / os.fsdecode(name) for name in known.stdout.split(b"\0") if name]
+            return [name for name in names if name.is_file()]
     ignored = [line.strip("/") for line in (CHECKOUT / ".gitignore").read_text().split()]
     return [
         path

@@ -31,7 +31,11 @@ class PartlyPublished(PublishFailed):
 
 
 class PublishedUnsynced(PublishFailed):
-    """All files are new, but a power cut may still bring an old one back: a directory could not be synced."""
+    """All files are new, but a power cut may still bring an old one back: a directory could not be synced.
+
+    `published` is what `commit` would have returned; the state of this publication is to be
+    accepted all the same, since the digests decide whether it is trusted.
+    """
 
     def __init__(self, message: str, published: list[Published]) -> None:
         super().__init__(message)

@@ -15,17 +15,18 @@ from rcptgen.memory import Memory
 from rcptgen.policy import Policy
 from rcptgen.publish import guard
 from rcptgen.publish.files import Publication
-from rcptgen.publish.generation import Meta, path_key
+from rcptgen.publish.generation import Generation, Meta, path_key
 from rcptgen.publish.lock import lock_path, publishing_lock
+from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.staged import Staged
 from rcptgen.publish.state import State
 from rcptgen.publish.writer import GenerationWriter
-from rcptgen.rules.packed import pack, unpack
 from rcptgen.rules.table import Table
 from rcptgen.targets import target as target_called
 from rcptgen.targets.base import Unsayable, Widened, Writer
-from rcptgen.units import Report, State as UnitState
-from rcptgen.witness import Proof, Wrong
+from rcptgen.targets.witness import Proof, Wrong
+from rcptgen.units import Report
+from rcptgen.units import State as UnitState
 
 MOST_LISTED = 100_000
 """Widened and unsayable rules that are kept one by one; beyond, they are only counted."""
@@ -164,8 +165,7 @@ class _Run:
     def _remember(self, stack: ExitStack) -> Memory:
         if self.state is None:
             return Memory()
-        paths = [one.path for one in self.request.outputs]
-        generation = self.state.current(paths)
+        generation = self._last_generation(self.state)
         if generation is not None:
             return Memory.of_generation(stack.enter_context(generation))
         for one, target in zip(self.request.outputs, self.targets, strict=True):
@@ -182,6 +182,17 @@ class _Run:
                 finally:
                     reader.close()
         return Memory()
+
+    def _last_generation(self, state: State) -> Generation | None:
+        """The generation that made the published files; an output that is new in the configuration does not count."""
+        paths = [one.path for one in self.request.outputs]
+        named = state.current()
+        if named is not None:
+            known = [path for path in paths if path_key(path) in named.meta.digests]
+            if named.matches(known):
+                return named
+            named.close()
+        return state.current(paths)
 
     def run(self) -> Result:
         """The passes that it takes: one, and another where the guard then holds what the first one let go."""

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
 from rcptgen.config import Config
-from rcptgen.errors import ConfigurationError, NeedsRoot, SourceFailed
+from rcptgen.errors import ConfigurationError, SourceFailed
 from rcptgen.localspace import GETPW_USERLEN, Claim, LocalSpace, Unsayable
 from rcptgen.qmail import accounts as account_sources
 from rcptgen.qmail.accounts import Accounts
@@ -30,6 +30,7 @@ from rcptgen.qmail.users import (
     parse_assign,
     usable_ids,
 )
+from rcptgen.rules.cdbwalk import DamagedCdb, walk_cdb
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.source.tree import Absent, FailedForNow, Identity, Refused, Regular
@@ -261,8 +262,6 @@ class Host:
         return RcptHosts(listed, more.__contains__, tuple(sorted(more)), file, more_file)
 
     def _more_domains(self, file: bytes, data: bytes) -> frozenset[bytes]:
-        from rcptgen.publish.cdb import DamagedCdb, walk_cdb
-
         try:
             return frozenset(key for key, _ in walk_cdb(data) if key == key.lower())
         except DamagedCdb as error:

@@ -99,7 +99,7 @@ class LocalSpace:
         self._exact.setdefault(name, account)
         if self._break:
             prefix = name + self._break
-            if not (prefix in self._from_users):
+            if prefix not in self._from_users:
                 self._wildcards.setdefault(prefix, account)
 
     # -- who owns a name ---------------------------------------------------------------

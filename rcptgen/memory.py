@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from rcptgen.publish.generation import Generation
+from rcptgen.publish.packed import pack, unpack
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
-from rcptgen.rules.packed import pack, unpack
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Reader
 

@@ -12,7 +12,7 @@ from rcptgen.policy import Policy
 from rcptgen.rules.shown import shown
 from rcptgen.targets import target as target_called
 from rcptgen.targets import target_names
-from rcptgen.witness import Proof
+from rcptgen.targets.witness import Proof
 
 MOST_SHOWN = 20
 

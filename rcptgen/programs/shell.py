@@ -51,7 +51,7 @@ from rcptgen.programs.shellwords import UNTOUCHABLE, Expander, ShellEnds, Unknow
 from rcptgen.qmail.model import ANY_STATUS, UNKNOWN, Effect, Free, ProgramModel, Situation, Text
 from rcptgen.rules.outcome import Kind
 
-MAX_WORK = 50_000
+MAX_WORK = 5_000
 
 _ALWAYS_SET = (b"PATH", b"SENDER", b"NEWSENDER", b"RPLINE", b"UFLINE", b"DTLINE")
 _SAFE_TARGETS = frozenset({b"/dev/null", b"/dev/stdin", b"/dev/stdout", b"/dev/stderr"})

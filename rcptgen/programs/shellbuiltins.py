@@ -59,7 +59,7 @@ def leave(shell: Shell, words: Sequence[Text], path: Path) -> list[Path]:
         return path.lost(look(text))
     if not re.fullmatch(rb"-?[0-9]+", text):
         # A sign, blanks, letters, a CR: "Illegal number" or "numeric argument required".
-        statuses = {2, int(text) & 255} if re.fullmatch(rb"\s*\+?[0-9]{1,99}\s*", text) else {2}
+        statuses = {2, int(text) & 255} if re.fullmatch(rb"[ \t\n]*\+?[0-9]{1,99}[ \t\n]*", text) else {2}
     elif text.startswith(b"-") or len(text) > 99 or int(text) > 0x7FFFFFFF:
         statuses = {2, int(text[:99]) & 255}
     else:

@@ -10,6 +10,10 @@ MAX_DEPTH = 32
 """Constructs within constructs; deeper ones are not followed."""
 
 
+MAX_TOKENS = 4096
+"""Words, quotes and operators of a line; a longer one is not followed."""
+
+
 class ShellSyntaxError(Exception):
     """Every shell refuses the line: status 2, nothing is run."""
 
@@ -36,19 +40,27 @@ _OPERATED = re.compile(rb"\$\{(" + NAME + rb"|[0-9]+)(:?[-=+?]|##?|%%?)")
 class Scanner:
     """A position in a line; what it takes it also consumes."""
 
-    __slots__ = ("data", "depth", "pos")
+    __slots__ = ("data", "depth", "pos", "tokens")
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.pos = 0
         self.depth = 0
+        self.tokens = 0
 
     def skip(self) -> None:
         """Goes to the next token; a comment reaches to the end of the line."""
+        self.count()
         self.pos = _BLANKS.match(self.data, self.pos).end()  # type: ignore[union-attr]
         if self.char() == b"#":
             self.pos = len(self.data)
         elif self.char() == b"\n" or _FOREIGN.match(self.data, self.pos):
+            raise Unsupported
+
+    def count(self) -> None:
+        """Takes note of one more token."""
+        self.tokens += 1
+        if self.tokens > MAX_TOKENS:
             raise Unsupported
 
     def char(self, offset: int = 0) -> bytes:
@@ -114,6 +126,7 @@ class Scanner:
 
     def special(self, parts: list[Part]) -> bool:
         """Takes a quote or an expansion outside double quotes; False when there is none."""
+        self.count()
         char = self.char()
         if char == b"'":
             end = self.data.find(b"'", self.pos + 1)
@@ -141,6 +154,7 @@ class Scanner:
         self.pos += 1
         found_before = len(parts)
         while (char := self.char()) != b'"':
+            self.count()
             if found := _QUOTED_PLAIN.match(self.data, self.pos):
                 parts.append(Literal(found[0], quoted=True))
                 self.pos = found.end()
@@ -194,6 +208,7 @@ class Scanner:
         self.enter()
         parts: list[Part] = []
         while (char := self.char()) != b"}":
+            self.count()
             if found := _BRACE_PLAIN.match(self.data, self.pos):
                 parts.append(Literal(found[0], quoted=False))
                 self.pos = found.end()

@@ -96,6 +96,8 @@ class Test:
         if len(arguments) < 4 or len(arguments) > MAX_ARGUMENTS:
             raise _Undecided
         answer, rest = self._or(arguments, 0)
+        if rest and all(isinstance(one, bytes) and (_harmless(one) or one in (b"=", b"!=")) for one in arguments):
+            raise _Refused
         if rest:
             raise _Undecided
         return answer

@@ -16,7 +16,7 @@ import cdbx
 
 from rcptgen.errors import PublishFailed
 from rcptgen.publish.paths import drop, shown, why
-from rcptgen.publish.walk import HEADER, RECORD, RECORD_LIMIT, SLOT, DamagedCdb, walk, walk_cdb
+from rcptgen.rules.cdbwalk import HEADER, RECORD, RECORD_LIMIT, SLOT, DamagedCdb, walk, walk_cdb
 
 __all__ = ["RECORD_LIMIT", "SIZE_LIMIT", "CdbWriter", "DamagedCdb", "read_cdb", "walk_cdb", "write_cdb"]
 

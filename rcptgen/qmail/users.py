@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cdbx
 
 from rcptgen.errors import RcptgenError
-from rcptgen.publish.cdb import DamagedCdb, walk_cdb
+from rcptgen.rules.cdbwalk import DamagedCdb, walk_cdb
 
 _DIGITS = re.compile(rb"[0-9]*")
 _NO_ID = 0xFFFFFFFF

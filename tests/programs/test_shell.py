@@ -435,7 +435,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=parts.rounds(1000))
+@settings(max_examples=parts.rounds(500))
 @given(st.lists(st.one_of(FRAGMENTS, FRAGMENTS, st.binary(max_size=3)), max_size=30).map(b"".join))
 @example(b'export X=\'sh -c "$X"\'; sh -c "$X"')
 def test_any_bytes_are_answered(line: bytes) -> None:
@@ -482,6 +482,30 @@ def test_any_bytes_are_answered(line: bytes) -> None:
             "a" * (MAX_LINE + 1),
             "1" * 120000 + ">x",
         ),
+        # Short enough to be followed.
+        *(
+            "filter;" * 1300,
+            "filter || " * 900 + "true",
+            "x=$x$x$x$x-;" * 400,
+            "filter && x=$x.;" * 500,
+            "filter||true;" * 600,
+        ),
+        *(
+            "x=" + "a" * 30000 + ";" + "case $x in *a*a*a*a*b) ;; esac;" * 180,
+            "x=" + "a" * 60000 + "; echo " + "$x " * 1500,
+        ),
+        *(
+            "".join(f"x{number}=1;" for number in range(1300)),
+            "test " + "! " * 1800 + "a",
+            "test " + "a -a " * 1500 + "a",
+        ),
+        *(
+            "except " * 1500 + "true",
+            "x=" + "a-" * 20000 + ";" + "y=${x%%b*};" * 500,
+            "true|" * 900 + "true",
+            "x=1&" * 1200,
+        ),
+        *("test -f x && y=$y$x;" * 300, "read a b c;" * 500, "cd a;" * 900, "bouncesaying a filter &&" * 400 + "true"),
         *(
             "exit " + "9" * 100000,
             "test 1 -eq " + "9" * 100000,

@@ -9,6 +9,7 @@ import enum
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 
 from rcptgen.config import Config
@@ -79,7 +80,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Warning_:
+class Finding:
     """Something a person should look at; `code` is stable."""
 
     code: str
@@ -272,7 +273,7 @@ class Host:
         found = self.units.read(self.directory + b"/users/assign", limit=USERS_LIMIT)
         return parse_assign(found.data) if isinstance(found, Regular) else None
 
-    def assign_warnings(self) -> Iterator[Warning_]:
+    def assign_warnings(self) -> Iterator[Finding]:
         """Where users/assign and users/cdb disagree; qmail obeys users/cdb."""
         file = self.directory + b"/users/assign"
         assign = self.assign()
@@ -280,13 +281,13 @@ class Host:
             return
         if assign.problem:
             text = f"qmail-newu refuses this file ({assign.problem}) and leaves users/cdb as it is"
-            yield Warning_("assign-format", text, file, assign.problem_line)
+            yield Finding("assign-format", text, file, assign.problem_line)
         if self.users is None and not self.users_damage:
-            yield Warning_("assign-no-cdb", "users/assign has no users/cdb: qmail does not look at it", file)
+            yield Finding("assign-no-cdb", "users/assign has no users/cdb: qmail does not look at it", file)
         elif self.users is not None and not assign.problem:
             for name, line, what in differences(assign, self.users):
                 shown = name.decode("ascii", "backslashreplace")
-                yield Warning_("assign-stale", f"{shown!r} {what}; qmail obeys users/cdb", file, line)
+                yield Finding("assign-stale", f"{shown!r} {what}; qmail obeys users/cdb", file, line)
 
     # -- one address ---------------------------------------------------------------------------
 
@@ -343,7 +344,8 @@ class Host:
         if isinstance(route, Remote):
             _note(steps, "not for this host", route.file, route.line)
             return Outcome(Verdict.REMOTE, Kind.REMOTE, "neither local nor a virtual domain", route.file, route.line)
-        _note(steps, f"local name {_shown(route.name)}", route.file, route.line)
+        if steps is not None:
+            _note(steps, f"local name {_shown(route.name)}", route.file, route.line)
         if not route.name:
             return _nobody(route)
         owned = self._owner(route.name, to_look_at, steps)
@@ -391,18 +393,18 @@ class Host:
                 return account
             if account is None:
                 continue
-            _note(steps, f"account {_shown(account.name)}", file, account.line)
-            dash = b"" if end == len(name) else b"-"
-            owner = Owner(account.name, account.uid, account.gid, account.home, dash)
+            if steps is not None:
+                _note(steps, f"account {_shown(account.name)}", file, account.line)
+            owner = _owner(account, b"" if end == len(name) else b"-")
             return self._usable(owner, name[end + 1 :], file, account.line)
         if to_look_at:
             return None
         alias = self.accounts.get(os.fsencode(self.config.qmail.alias))
         if alias is None:
             return Outcome(Verdict.DEFER, Kind.DEFERRAL, "there is no alias account", file)
-        _note(steps, f"no account: {_shown(alias.name)} answers", file, alias.line)
-        owner = Owner(alias.name, alias.uid, alias.gid, alias.home, b"-")
-        return self._usable(owner, name, file, alias.line)
+        if steps is not None:
+            _note(steps, f"no account: {_shown(alias.name)} answers", file, alias.line)
+        return self._usable(_owner(alias, b"-"), name, file, alias.line)
 
     def _candidates(self, name: bytes) -> Iterator[int]:
         """Where an account's name could end in `name`, longest first (qmail-getpw.c: userext)."""
@@ -653,6 +655,11 @@ class DomainRules:
         if shared is not None and not host_matters and not units.any_failed:
             shared[prepend] = view
         return view
+
+
+@lru_cache(maxsize=65536)
+def _owner(account: Account, dash: bytes) -> Owner:
+    return Owner(account.name, account.uid, account.gid, account.home, dash)
 
 
 def _nobody(route: Local) -> Outcome:

@@ -45,10 +45,10 @@ TIME_LIMIT = 30.0
 SIGN_OF_LIFE = 0.002
 """The share of processor time below which a worker that does not answer counts as hanging."""
 
-MOST_OPEN_HOMES = 64
+MOST_OPEN_HOMES = 256
 TABLES_KEPT = 8192
 NAMES_KEPT = 400_000
-BATCH = 500
+BATCH = 1000
 
 Found = Regular | Absent | Refused | FailedForNow | NotRegular | TooLarge
 
@@ -79,6 +79,10 @@ class Question:
     extension: bytes
     local: bytes
     host: bytes
+
+    def __reduce__(self) -> tuple[type[Question], tuple[object, ...]]:
+        # See Outcome.__reduce__.
+        return Question, (self.owner, self.extension, self.local, self.host)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +259,8 @@ class Worker:
         ours, theirs = socket.socketpair()
         # Isolated: neither the environment nor the working directory can feed code to root.
         # The package is imported from where we run from.
-        code = f"import sys; sys.path[:0] = {[p for p in sys.path if p]!r}; from rcptgen.units import serve; serve({theirs.fileno()})"
+        path = [place for place in sys.path if place]
+        code = f"import sys; sys.path[:0] = {path!r}; from rcptgen.units import serve; serve({theirs.fileno()})"
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],

@@ -134,7 +134,7 @@ def run(arguments: list[str]) -> int:
         for line in str(error).split("\n"):
             _say(line)
         return UsageTrouble.status if given.asking and error.status == 1 else error.status
-    except Exception:
+    except Exception:  # noqa: BLE001 - the last resort: a bug is told apart from every answer
         _say("this is a bug in rcptgen:")
         sys.stderr.write("".join(click.unstyle(line) for line in traceback.format_exc()))
         return BUG

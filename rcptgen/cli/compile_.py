@@ -230,7 +230,8 @@ def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> I
         since = time.strftime("%Y-%m-%d %H:%M", time.localtime(held.since))
         names = ", ".join(shown(name) for name in held.sample[:NAMES_SHOWN])
         more = f" ({names}{', ...' if held.count > NAMES_SHOWN else ''})" if names else ""
-        yield f"  held since {since}: {shown(held.domain)}: {held.reason}{more}; release: rcptgen approve {shown(held.domain)}"
+        domain = shown(held.domain)
+        yield f"  held since {since}: {domain}: {held.reason}{more}; release: rcptgen approve {domain}"
     for warning in result.warnings:
         yield f"  warning: {shown(os.fsencode(warning))}"
     if whole:

@@ -34,7 +34,7 @@ from rcptgen.source.tree import (
 LONGEST_FILE = 256 * 1024
 MOST_NAMES = 2_000_000
 DEEPEST = 40
-LOOKS_BEFORE_LISTING = 6
+LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
 
 RunLine = Callable[[bytes, Situation], Effect]
@@ -182,11 +182,11 @@ class Home:
             self._looks += 1
             if self._looks > LOOKS_BEFORE_LISTING:
                 self._list()
-        if self._listing is not None:
-            entry = self._listing.get(name.split(b"/", 1)[0], EntryType.UNKNOWN)
-            if b"/" not in name and name not in self._listing:
+        if self._listing is not None and b"/" not in name:
+            if name not in self._listing:
                 return None
-        judged = self._read(name, entry if b"/" not in name else EntryType.UNKNOWN)
+            entry = self._listing[name]
+        judged = self._read(name, entry)
         self._files[name] = judged
         return judged
 

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cdbx
 
@@ -29,6 +30,10 @@ class Owner:
     gid: int
     home: bytes
     dash: bytes
+
+    def __reduce__(self) -> tuple[type[Owner], tuple[object, ...]]:
+        # See Outcome.__reduce__.
+        return Owner, (self.user, self.uid, self.gid, self.home, self.dash)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,7 @@ class Hit:
     tail: bytes
 
 
+@lru_cache(maxsize=65536)
 def parse_record(data: bytes) -> Record | None:
     """The fields of a users/cdb value (qmail-lspawn.c: spawn); None where there are fewer than six.
 

@@ -81,8 +81,7 @@ class Names:
             start = self._joined.find(mark) + 1
             if not start:
                 return
-        for name in self._joined[start : self._end(mark, start)].split(SEPARATOR):
-            yield name
+        yield from self._joined[start : self._end(mark, start)].split(SEPARATOR)
 
     def _end(self, mark: bytes, start: int) -> int:
         """Where the run of names that begin with `mark` ends (they are sorted, so they stand together)."""

@@ -30,6 +30,7 @@ VARIABLES = {
     "B": " a  b ",
     "E": "",
 }
+NOBODY = 65534 if os.geteuid() == 0 else None
 SHELLS = {"sh": ["/bin/sh"], "dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash"]}
 
 
@@ -52,6 +53,10 @@ def real(shell: str, line: str) -> int:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         timeout=20,
+        # Broken lines may come to mean anything: whoever runs them can write nowhere.
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=None if NOBODY is None else [],
         check=False,
     )
     return SIGNALLED if done.returncode < 0 else done.returncode
@@ -60,6 +65,7 @@ def real(shell: str, line: str) -> int:
 # --- The grammar -------------------------------------------------------------------------------
 
 NAMES = ("EXT", "DEFAULT", "N", "B", "E", "UNSET", "X", "Y")
+SET = ("X", "Y", "N", "DEFAULT")
 TEXTS = ("a", "b", "", "help", "list-help", "x y", "3", "ab", "c;d", "e&&f", "(", "!", "#", "it", "$N", "*")
 STATUSES = ("0", "1", "2", "3", "64", "99", "100", "111", "127", "255", "256", "356")
 PATTERNS = ("help", "a", "*", "h*", "*-help", "li?t-*", "[a-z]*", "[!h]*", "$DEFAULT", '"*"', "3", "0")
@@ -79,10 +85,10 @@ SIMPLE = (
     ),
     *("unset X", "unset DEFAULT N", "set --", "command false", "command exit 5", "exec false", "exec nosuch-command"),
     *("sh -c 'test \"$X\" = a'", "sh -c 'exit 7; true'", "sh -c 'false || exit 9'", "sh -c ')'", "sh -c ''"),
-    *("exit $N", "exit $UNSET", 'exit "$N"', "exit a", "exit 3x", "exit ''", "exit $?", ": $?", "preline false"),
-    *("$UNSET", "$UNSET false", "$E exit 4", "''", "preline sh -c 'exit 5'", "~/nosuch", "echo ~ ~nobody"),
+    *("exit $N", "exit $UNSET", 'exit "$N"', "exit a", "exit 3x", "exit ''", "exit $?", ": $?"),
+    *("$UNSET", "$UNSET false", "$E exit 4", "''", "~/nosuch", "echo ~ ~nobody"),
 )
-# What no shell, or not every shell, takes somewhere in a line.
+# What no shell, or not every shell, takes somewhere in a line; nothing here may make a file of the next word.
 JUNK = (
     *(
         ";",
@@ -106,7 +112,7 @@ JUNK = (
         "done",
         "esac",
     ),
-    *("case", "in", "$(", "${", "#", "\\", "< /dev/null", ">", "a", "$N", "*", "while", "for x in"),
+    *("case", "in", "$(", "${", "#", "\\", "< /dev/null", "a", "$N", "*", "while", "for x in"),
 )
 
 
@@ -129,68 +135,88 @@ class Maker:
         )
 
     def parameter(self) -> str:
-        name = self.one(NAMES)
-        operator = self.one(["-", ":-", "+", ":+", "=", ":=", "%", "%%", "#", "##"])
-        argument = self.one(["a", "", "b c", "$N", "*-", "-*", "?", "h*p", "[a-h]*"])
-        return self.one(
-            [f"${name}", f"${{{name}}}", f"${{{name}{operator}{argument}}}", "$?", "$#", "$", "${#EXT}", "$1"]
-        )
+        match self.number(4):
+            case 0:
+                return self.one(["$?", "$#", "$", "${#EXT}", "$1"])
+            case 1:
+                operator = self.one(["-", ":-", "+", ":+", "=", ":=", "%", "%%", "#", "##"])
+                argument = self.one(["a", "", "b c", "$N", "*-", "-*", "?", "h*p", "[a-h]*"])
+                return f"${{{self.one(NAMES)}{operator}{argument}}}"
+            case 2:
+                return f"${{{self.one(NAMES)}}}"
+        return f"${self.one(NAMES)}"
 
     def single(self) -> str:
         """One word whatever is in it."""
-        return self.one([self.quoted(), f'"{self.parameter()}"', "a", "help", "3", self.quoted() + self.quoted()])
+        match self.number(3):
+            case 0:
+                return self.one(["a", "help", "3"])
+            case 1:
+                return f'"{self.parameter()}"'
+            case 2:
+                return self.quoted() + self.quoted()
+        return self.quoted()
 
     def word(self) -> str:
-        return self.one([self.single(), self.parameter(), "x#y", "a=b", "-", "}", "fi", '"$@"', self.single() + "x"])
+        match self.number(3):
+            case 0:
+                return self.one(["x#y", "a=b", "-", "}", "fi", '"$@"'])
+            case 1:
+                return self.parameter()
+            case 2:
+                return self.single() + "x"
+        return self.single()
 
     def operand(self) -> str:
         """A text that nobody takes for an operator of `test`."""
         return self.one(["a", "help", "'x y'", '"$EXT"', "$N", "$DEFAULT", '"${UNSET-a}"', '"$B"', "''", "3", "a'b'"])
 
     def expression(self, depth: int) -> str:
-        if depth and self.number(2) == 0:
-            inner = self.expression(depth - 1)
-            operator = self.one(["-a", "-o"])
-            return self.one([f"! {inner}", rf"\( {inner} \)", f"{inner} {operator} {self.expression(depth - 1)}"])
-        comparison = self.one(["-eq", "-ne", "-lt", "-le", "-gt", "-ge"])
-        number = self.one(["1", "3", "-4", "$N", "007"])
-        unary = self.one(["-n", "-z"])
-        equal = self.one(["=", "!="])
-        return self.one(
-            [
-                self.operand(),
-                f"{unary} {self.operand()}",
-                f"{self.operand()} {equal} {self.operand()}",
-                f"{number} {comparison} {self.one(['0', '3', '$N'])}",
-            ]
-        )
+        match self.number(7 if depth else 3):
+            case 0:
+                return self.operand()
+            case 1:
+                return f"{self.one(['-n', '-z'])} {self.operand()}"
+            case 2:
+                return f"{self.operand()} {self.one(['=', '!='])} {self.operand()}"
+            case 3:
+                comparison = self.one(["-eq", "-ne", "-lt", "-le", "-gt", "-ge"])
+                return f"{self.one(['1', '3', '-4', '$N', '007'])} {comparison} {self.one(['0', '3', '$N'])}"
+            case 4:
+                return f"! {self.expression(depth - 1)}"
+            case 5:
+                return rf"\( {self.expression(depth - 1)} \)"
+        return f"{self.expression(depth - 1)} {self.one(['-a', '-o'])} {self.expression(depth - 1)}"
 
     def simple(self) -> str:
-        name = self.one(["X", "Y", "N", "DEFAULT"])
-        status = self.one(STATUSES)
-        return self.one(
-            [
-                self.one(SIMPLE),
-                f"exit {status}",
-                f"({self.one(['', ' '])}exit {status} )",
-                f"{self.one(['test', '/usr/bin/test'])} {self.expression(2)}",
-                f"[ {self.expression(2)} ]",
-                f"test {self.single()} {self.one(['=', '!='])} {self.single()}",
-                f"echo {self.word()} {self.word()}",
-                f"{name}={self.word()}",
-                f"{name}={self.single()} true",
-                f"X={status} sh -c 'exit $X'",
-                f"export X={status}",
-                f": ${{{name}:=5}}",
-            ]
-        )
+        match self.number(12):
+            case 0:
+                return f"exit {self.one(STATUSES)}"
+            case 1:
+                return f"({self.one(['', ' '])}exit {self.one(STATUSES)} )"
+            case 2:
+                return f"{self.one(['test', '/usr/bin/test'])} {self.expression(2)}"
+            case 3:
+                return f"[ {self.expression(2)} ]"
+            case 4:
+                return f"test {self.single()} {self.one(['=', '!='])} {self.single()}"
+            case 5:
+                return f"echo {self.word()} {self.word()}"
+            case 6:
+                return f"{self.one(SET)}={self.word()}"
+            case 7:
+                return f"{self.one(SET)}={self.single()} true"
+            case 8:
+                return self.one(["X={} sh -c 'exit $X'", "export X={}", ": ${{X:={}}}"]).format(self.one(STATUSES))
+        return self.one(SIMPLE)
 
     def line(self, depth: int) -> str:
         if depth == 0 or self.number(4) == 0:
             return self.simple()
-        first, second = self.line(depth - 1), self.line(depth - 1)
-        blank = self.one(["", " ", "\t"])
         made = self.number(11)
+        blank = self.one(["", " ", "\t"])
+        first = self.line(depth - 1)
+        second = self.line(depth - 1) if made < 4 or made in (7, 8, 9) else ""
         if made < 4:
             return first + blank + self.one(["&&", "||", ";", "&&", "||", ";", "|", "&"]) + blank + second
         if made == 4:
@@ -203,11 +229,11 @@ class Maker:
             return f"if {first}; then {second}; else {self.line(depth - 1)}; fi"
         if made == 8:
             return f"if {first}; then {second}; elif {self.simple()}; then {self.simple()}; fi"
-        patterns = [self.one(PATTERNS) for _ in range(3)]
         if made == 9:
+            patterns = [self.one(PATTERNS) for _ in range(3)]
             return f"case {self.single()} in {patterns[0]}) {first};; {patterns[1]}|{patterns[2]}) {second};; esac"
         if made == 10:
-            return f"case {self.word()} in ({patterns[0]}) {first}{blank}; esac"
+            return f"case {self.word()} in ({self.one(PATTERNS)}) {first}{blank}; esac"
         return f"{first} #{self.one(['', ' x', chr(39), ' && exit 100', ')'])}"
 
 

@@ -9,7 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from rcptgen.source import Absent, Directory, Entry, EntryType, Footprint, Regular, SourceTree, Status, What, unchanged
+from rcptgen.source import (
+    Absent,
+    Directory,
+    Entry,
+    EntryType,
+    Footprint,
+    Identity,
+    Refused,
+    Regular,
+    SourceTree,
+    Status,
+    What,
+    unchanged,
+)
 
 S = 1_000_000_000
 STATUS = Status(0o100644, 1, 1, 5, 64, 1234, 10 * S, 10 * S)
@@ -158,3 +171,21 @@ def test_a_real_file_is_unchanged_until_it_is_not(tmp_path: Path) -> None:
         file.unlink()
         assert tree.status(b"/file") == Absent(errno.ENOENT)
         assert not unchanged(entry, None, later)
+
+
+@pytest.mark.root
+def test_what_was_refused_is_recorded_as_far_as_it_was_seen(tmp_path: Path) -> None:
+    (tmp_path / "shut").mkdir(mode=0o700)
+    (tmp_path / "shut/file").touch()
+    (tmp_path / "closed").touch(mode=0o600)
+    with SourceTree(os.fsencode(tmp_path)) as tree:
+        with tree.acting_as(Identity(1001, 1001)):
+            assert tree.read(b"/closed") == Refused(errno.EACCES)
+            assert tree.read(b"/shut/file") == Refused(errno.EACCES)
+            assert tree.directory(b"/shut") == Refused(errno.EACCES)
+            now = tree.status(b"/closed")
+        assert isinstance(now, Status)
+        assert tree.footprint[b"/closed"].what is What.STATUS
+        assert unchanged(tree.footprint[b"/closed"], now, now.ctime_ns + 2 * S)
+        assert tree.footprint[b"/shut/file"].what is What.ABSENT
+        assert tree.footprint[b"/shut"].inode == (tmp_path / "shut").stat().st_ino

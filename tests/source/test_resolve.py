@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pickle
 import shutil
@@ -248,3 +249,20 @@ def test_mode_bits_say_what_the_kernel_says_of_every_mode() -> None:
                         assert said[0] == said[1], (owner, oct(mode), name, who)
     finally:
         shutil.rmtree(root)
+
+
+@pytest.mark.parametrize("openat2", [True, False])
+def test_an_old_kernel_without_faccessat2_leaves_the_bits(monkeypatch: pytest.MonkeyPatch, openat2: bool) -> None:
+    monkeypatch.setattr(kernel, "has_faccessat2", lambda root: False)
+    tree = [
+        Thing((b"a",), "fifo", 0o044, LOOKERS[0], b""),
+        Thing((b"b",), "fifo", 0o604, Identity(0, 0), b""),
+        Thing((b"c",), "file", 0o711, Identity(0, 0), b""),
+    ]
+    with planted(tree) as root, SourceTree(root, access="switch", openat2=openat2) as old:
+        with old.acting_as(LOOKERS[0]):
+            assert old.read(b"/a") == failure(errno.EACCES)
+            assert isinstance(old.read(b"/b"), NotRegular)
+            assert isinstance(old.accessible(b"/c", os.X_OK), Status)
+            assert old.accessible(b"/c", os.R_OK) == failure(errno.EACCES)
+        assert isinstance(old.accessible(b"/c", os.R_OK), Status)

@@ -1,0 +1,42 @@
+"""A worker without a process: the reading is done here and now, which is what a thousand small hosts need.
+
+Identities are really taken, so only a process with one thread may use it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rcptgen.qmail.home import Settings
+from rcptgen.units import Reader, Worker
+
+
+class InProcess(Worker):
+    """Asks a Reader of this process; `asked` is what was asked, in order."""
+
+    def __init__(self, root: bytes, settings: Settings, *, time_limit: float = 0.0) -> None:
+        super().__init__(root, settings, time_limit=time_limit)
+        self._reader: Reader | None = None
+        self.asked: list[str] = []
+
+    def ask(self, name: str, *arguments: Any) -> Any:
+        """The reader's answer; what it raises goes through."""
+        if self._reader is None:
+            self._reader = Reader(self._session)
+        self.asked.append(name)
+        return getattr(self._reader, name)(*arguments)
+
+    def close(self) -> None:
+        """Gives every descriptor back."""
+        if self._reader is not None:
+            for home in self._reader._homes.values():
+                home.close()
+            self._reader._tree.close()
+            self._reader = None
+
+
+def use(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Host that is opened from here on reads in this process."""
+    monkeypatch.setattr("rcptgen.host.Worker", InProcess)

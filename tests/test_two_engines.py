@@ -1,0 +1,145 @@
+"""decide() and rules() share parsers, not logic: on random hosts they never disagree.
+
+What is compared: the verdict and the kind; for what is accepted also the file it rests on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import inprocess
+import parts
+import pytest
+import randomhosts
+from hosts import BadTree, remove
+from hosts import Host as Laid
+from hypothesis import HealthCheck, assume, given, note, settings
+
+from rcptgen.compiler import Output, Request, Result, compile_host
+from rcptgen.config import Config
+from rcptgen.host import Host
+from rcptgen.localspace import Unsayable
+from rcptgen.rules.outcome import Outcome, Verdict
+from rcptgen.targets import target
+from hypothesis import strategies as st
+
+pytestmark = pytest.mark.root
+
+EXAMPLES = settings(
+    max_examples=parts.rounds(150),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.fixture(autouse=True)
+def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    inprocess.use(monkeypatch)
+
+
+@contextmanager
+def laid(tmp_path: Path, table: randomhosts.Table) -> Iterator[Path]:
+    """The host on disk, for one example."""
+    where = Path(tempfile.mkdtemp(dir=tmp_path))
+    where.chmod(0o755)
+    try:
+        try:
+            yield Laid(where / "root", table).root
+        except BadTree:
+            assume(False)
+    finally:
+        remove(where)
+
+
+def asks(table: randomhosts.Table) -> bool:
+    """Whether any line asks for EXT, LOCAL, DEFAULT or HOST."""
+    return any("$" in getattr(thing, "content", "") for thing in table.values())
+
+
+def plain(address: bytes) -> bool:
+    """The one spelling of a name that tests of the environment are judged by."""
+    return address == address.lower() and b":" not in address
+
+
+def left_out(unsayable: list[Unsayable], local: bytes) -> bool:
+    """Whether names cannot spell this local part, and the table says so."""
+    return any(fnmatchcase(local.replace(b":", b".").decode("latin-1"), rule) for rule in rules(unsayable))
+
+
+def rules(unsayable: list[Unsayable]) -> list[str]:
+    return [one.rule.replace(b":", b".").decode("latin-1").replace("[", "[[]") for one in unsayable]
+
+
+def same(one: Outcome, other: Outcome) -> bool:
+    """Whether two engines say the same; a rule that is marked as wider may accept what the other bounces."""
+    if other.widened:
+        return other.accepted
+    file = one.file == other.file or not one.accepted
+    return (one.verdict, one.kind, one.line) == (other.verdict, other.kind, other.line) and file
+
+
+@EXAMPLES
+@given(table=randomhosts.hosts(), wanted=st.lists(randomhosts.addresses(), min_size=1, max_size=25))
+def test_decide_and_rules_and_their_table_say_the_same(
+    tmp_path: Path, table: randomhosts.Table, wanted: list[bytes]
+) -> None:
+    asking = asks(table)
+    with laid(tmp_path, table) as root, Host.open(root) as host:
+        for address, outcome in zip(wanted, host.decide_many(wanted), strict=True):
+            if asking and not plain(address):
+                continue
+            local, at, domain = address.rpartition(b"@")
+            if not at:
+                route = host.routing.percent(address)
+                local, _, domain = route.rpartition(b"@")
+            matched = host.rules(domain).match(local)
+            note(f"{address!r}: {outcome} {matched}")
+            assert same(outcome, matched), address
+            if b"//" in local or (host.rules(domain).percent_hacked and b"%" in local):
+                continue
+            flat, unsayable = host.rules(domain).table()
+            found = flat.match(local.lower())
+            assert found is not None, address
+            note(f"table: {found}")
+            assert same(matched, found) or left_out(unsayable, local.lower()), address
+
+
+@EXAMPLES
+@given(
+    table=randomhosts.hosts(asking=False, slashes=False),
+    wanted=st.lists(randomhosts.addresses(), min_size=1, max_size=25),
+)
+def test_the_compiled_file_refuses_nothing_that_the_host_takes(
+    tmp_path: Path, table: randomhosts.Table, wanted: list[bytes]
+) -> None:
+    with laid(tmp_path, table) as root:
+        file = bytes(root.parent / "validrcptto.cdb")
+        result = compile_host(root, Config(), Request((Output("validrcptto", file),), force=True))
+        widened = {one.key for one in result.outputs[0].widened}
+        reader = target("validrcptto").open(file)
+        try:
+            with Host.open(root) as host:
+                domains = {one.name for one in host.domains()}
+                for address, outcome in zip(wanted, host.decide_many(wanted), strict=True):
+                    local, at, domain = address.lower().rpartition(b"@")
+                    hacked = host.rules(domain).percent_hacked and b"%" in local
+                    if not (at and local) or b"@" in local or b"/" in local or domain not in domains or hacked:
+                        continue
+                    if outcome.verdict is Verdict.REMOTE or unsayable(result, address.lower()):
+                        continue
+                    answer = reader.answer(address)
+                    note(f"{address!r}: {outcome} {answer}")
+                    assert answer.accepted or not outcome.accepted, address
+                    assert not answer.accepted or outcome.accepted or answer.key in widened, address
+        finally:
+            reader.close()
+
+
+def unsayable(result: Result, address: bytes) -> bool:
+    return any(
+        fnmatchcase(address.replace(b":", b".").decode("latin-1"), rule.removeprefix("!"))
+        for rule in rules([Unsayable(one.rule, one.reason, one.file, one.line) for one in result.outputs[0].unsayable])
+    )

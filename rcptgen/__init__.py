@@ -1,11 +1,11 @@
 """rcptgen: the list of valid recipients of a qmail host, compiled.
 
-    with rcptgen.Host.open("/") as host:
-        host.decide("joe@example.org").verdict
-        host.rules("example.org").match("joe").kind
-        host.domains()
-    outputs = (rcptgen.Output("validrcptto", b"/var/qmail/control/validrcptto.cdb"),)
-    rcptgen.compile("/", rcptgen.Config(), rcptgen.Request(outputs)).status
+with rcptgen.Host.open("/") as host:
+    host.decide("joe@example.org").verdict
+    host.rules("example.org").match("joe").kind
+    host.domains()
+outputs = (rcptgen.Output("validrcptto", b"/var/qmail/control/validrcptto.cdb"),)
+rcptgen.compile("/", rcptgen.Config(), rcptgen.Request(outputs)).status
 """
 
 from __future__ import annotations

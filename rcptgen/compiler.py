@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import islice
 
 from rcptgen.config import Config
 from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError, SourceFailed
@@ -28,6 +29,8 @@ from rcptgen.targets.witness import Proof, Wrong
 from rcptgen.units import Report
 from rcptgen.units import State as UnitState
 
+STRETCH = 64
+MOST_WARNINGS = 10
 MOST_LISTED = 100_000
 """Widened and unsayable rules that are kept one by one; beyond, they are only counted."""
 
@@ -343,7 +346,7 @@ class _Pass:
 
     def _merged(self) -> Iterator[tuple[Domain | bytes, bytes]]:
         """Every domain of the host and of the memory, in ascending order, with its published blob."""
-        new = iter(self.run.domains)
+        new = self._told()
         current = next(new, None)
         for name, blob in self.run.memory.blobs():
             while current is not None and current.name < name:
@@ -357,6 +360,14 @@ class _Pass:
         while current is not None:
             yield current, b""
             current = next(new, None)
+
+    def _told(self) -> Iterator[Domain]:
+        """The host's domains; before each stretch the host is told what will be asked for."""
+        domains = self.run.domains
+        for at in range(0, len(domains), STRETCH):
+            stretch = domains[at : at + STRETCH]
+            self.run.host.ahead(stretch)
+            yield from stretch
 
     def _gone(self, domain: bytes, blob: bytes) -> None:
         """A published domain that the host no longer has."""
@@ -483,10 +494,12 @@ class _Pass:
         result.warnings += self.publication.warnings
         if run.state is not None:
             result.warnings += run.state.warnings
+        found = list(islice(run.host.assign_warnings(), MOST_WARNINGS + 1))
         result.warnings += [
-            f"{os.fsdecode(one.file)}{f':{one.line}' if one.line else ''}: {one.text}"
-            for one in run.host.assign_warnings()
+            f"{os.fsdecode(one.file)}{f':{one.line}' if one.line else ''}: {one.text}" for one in found[:MOST_WARNINGS]
         ]
+        if len(found) > MOST_WARNINGS:
+            result.warnings.append("and more of this kind: run qmail-newu")
         self._prove()
         self._canaries()
         result.status = self._status()

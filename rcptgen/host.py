@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import TracebackType
@@ -25,6 +25,7 @@ from rcptgen.qmail.routing import Local, RcptHosts, Remote, Routing
 from rcptgen.qmail.users import (
     Assign,
     DamagedUsers,
+    Hit,
     Owner,
     UsersCdb,
     differences,
@@ -177,9 +178,7 @@ class Host:
                 for _ in self.users.entries():
                     pass
             except DamagedUsers as error:
-                self.users_damage = str(error)
-        elif isinstance(found, FailedForNow) and found.shortage:
-            raise SourceFailed(f"{os.fsdecode(self.users_file)}: {os.strerror(found.errno)}")
+                self.users, self.users_damage = None, str(error)
         elif not (isinstance(found, Absent) and found.errno == 2):
             reason = os.strerror(found.errno) if hasattr(found, "errno") else "not a regular file"
             self.users_damage = reason
@@ -272,6 +271,17 @@ class Host:
         """users/assign as it stands, for provenance; None where it is not there."""
         found = self.units.read(self.directory + b"/users/assign", limit=USERS_LIMIT)
         return parse_assign(found.data) if isinstance(found, Regular) else None
+
+    def assigned_at(self, name: bytes, wildcard: bool) -> int:
+        """The line of users/assign from which the entry of users/cdb for `name` was made; 0 where it has none."""
+        if self._assign_lines is None:
+            assign = self.assign()
+            self._assign_lines = {}
+            for one in assign.assignments if assign is not None else ():
+                self._assign_lines.setdefault((one.name, one.wildcard), one.line)
+        return self._assign_lines.get((name, wildcard), 0)
+
+    _assign_lines: dict[tuple[bytes, bool], int] | None = None
 
     def assign_warnings(self) -> Iterator[Finding]:
         """Where users/assign and users/cdb disagree; qmail obeys users/cdb."""
@@ -367,14 +377,21 @@ class Host:
             except DamagedUsers as error:
                 return Outcome(Verdict.DEFER, Kind.DEFERRAL, f"users/cdb: {error}", self.users_file)
             if hit is not None:
-                what = "wildcard" if hit.wildcard else "exact"
-                _note(steps, f"users/cdb: {what} entry {_shown(hit.key)}", self.users_file)
+                if steps is not None:
+                    self._note_hit(hit, steps)
                 if hit.record is None:
                     reason = "the record in users/cdb has too few fields"
                     return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, self.users_file)
                 return self._usable(hit.record.owner, hit.record.extension(hit.tail), self.users_file, 0)
             _note(steps, "users/cdb: no entry", self.users_file)
         return self._getpw(name, to_look_at, steps)
+
+    def _note_hit(self, hit: Hit, steps: list[Step]) -> None:
+        what = "wildcard" if hit.wildcard else "exact"
+        _note(steps, f"{what} entry {_shown(hit.key)}", self.users_file)
+        line = self.assigned_at(hit.key, hit.wildcard)
+        if line:
+            _note(steps, "made from this line", self.directory + b"/users/assign", line)
 
     def _usable(self, owner: Owner, extension: bytes, file: bytes, line: int) -> tuple[Owner, bytes] | Outcome:
         if usable_ids(owner):
@@ -467,7 +484,8 @@ class Host:
         found: dict[bytes, Domain] = {}
         routing = self.routing
         for entry in routing.locals_:
-            found[entry.key] = Domain(entry.key, DomainKind.LOCAL, routing.locals_file, entry.line)
+            if b"@" not in entry.key:  # a domain is what follows the last one
+                found[entry.key] = Domain(entry.key, DomainKind.LOCAL, routing.locals_file, entry.line)
         for entry in routing.virtualdomains:
             domain = entry.key.rpartition(b"@")[2]
             if entry.key and (not entry.key.startswith(b".") or b"@" in entry.key):
@@ -480,7 +498,7 @@ class Host:
         return [found[name] for name in sorted(found)]
 
     def _add_domain(self, found: dict[bytes, Domain], name: bytes, file: bytes, line: int) -> None:
-        if name in found:
+        if name in found or b"@" in name:
             return
         entry = self.routing.virtual(None, name)
         if entry is not None and entry.value:
@@ -522,6 +540,20 @@ class Host:
 
     _by_domain: dict[bytes, list[tuple[bytes, bytes, int]]] | None = None
 
+    def ahead(self, domains: Iterable[Domain]) -> None:
+        """Reads the homes behind virtual domains that will be asked for next, in one go."""
+        if self.users_damage:
+            return
+        space = self.space()
+        owners = []
+        for domain in domains:
+            prepend = self.rules(domain.name).prepend
+            if prepend:
+                claim = space.claim(prepend)
+                if claim.fixed is None:
+                    owners.append(claim.owner)
+        self.units.ahead(owners)
+
     def rules(self, domain: bytes | str) -> DomainRules:
         """The rules of one domain."""
         name = (os.fsencode(domain) if isinstance(domain, str) else domain).lower()
@@ -530,6 +562,7 @@ class Host:
 
 Skip = Callable[[Claim], Outcome | None]
 Kept = Callable[[Claim, bytes], Table | None]
+Oversized = Callable[[Claim, Table], Outcome | None]
 View = tuple[Table, list[Unsayable]]
 Views = dict[bytes, View]
 
@@ -612,10 +645,11 @@ class DomainRules:
         skip: Skip = lambda claim: None,
         kept: Kept = lambda claim, relative: None,
         shared: Views | None = None,
+        oversized: Oversized = lambda claim, table: None,
     ) -> tuple[Table, list[Unsayable]]:
         """The rules as a table over raw local parts, and what names cannot spell.
 
-        Percent-hacked local parts are not in it.  `skip` and `kept` are those of
+        Percent-hacked local parts are not in it.  `skip`, `kept` and `oversized` are those of
         LocalSpace.flatten: policy decides with them for whole claims.  `shared` keeps the
         rules that domains with the same prepend have in common.
         """
@@ -626,7 +660,7 @@ class DomainRules:
         elif self.host.users_damage:
             base = Table({}, {b"": self._damaged()})
         else:
-            base, unsayable = self._shared(prepend, skip, kept, shared)
+            base, unsayable = self._shared(prepend, skip, kept, shared, oversized)
         changed: dict[bytes, Outcome] = {}
         if self._local is not None:
             changed[b""] = self.match(b"")
@@ -638,7 +672,7 @@ class DomainRules:
         exact = {name: outcome for name, outcome in base.exact() if name not in changed}
         return Table(exact | changed, base.prefixes), unsayable
 
-    def _shared(self, prepend: bytes, skip: Skip, kept: Kept, shared: Views | None) -> View:
+    def _shared(self, prepend: bytes, skip: Skip, kept: Kept, shared: Views | None, oversized: Oversized) -> View:
         """The rules below `prepend`, from `shared` where they are the same for every domain."""
         if shared is not None and prepend in shared:
             return shared[prepend]
@@ -651,7 +685,9 @@ class DomainRules:
             host_matters |= units.host_matters(claim.owner)
             return table
 
-        view = self.host.space().flatten(prepend, table_of, skip=skip, kept=kept)
+        view = self.host.space().flatten(
+            prepend, table_of, skip=skip, kept=kept, oversized=oversized, ahead=units.ahead
+        )
         if shared is not None and not host_matters and not units.any_failed:
             shared[prepend] = view
         return view

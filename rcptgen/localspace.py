@@ -8,9 +8,9 @@ a shorter one; accounts only count where no wildcard of users/cdb covers them.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 
 from rcptgen.qmail.dotqmail import safe_extension
 from rcptgen.qmail.passwd import Account
@@ -20,6 +20,7 @@ from rcptgen.rules.table import Table
 
 GETPW_USERLEN = 32
 MOST_COLONS = 4
+STRETCH = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,13 +188,17 @@ class LocalSpace:
         *,
         skip: Callable[[Claim], Outcome | None] = lambda claim: None,
         kept: Callable[[Claim, bytes], Table | None] = lambda claim, relative: None,
+        oversized: Callable[[Claim, Table], Outcome | None] = lambda claim, table: None,
+        ahead: Callable[[Iterable[Owner]], None] = lambda owners: None,
     ) -> tuple[Table, list[Unsayable]]:
         """The rules for the names that begin with `prefix`, without it, as raw local parts in lower case.
 
         `table_of` gives the rules of a claim's home over safe extensions.  Where `skip`
         gives an outcome for a claim, that stands for the whole of it and no home is read.
         Where `kept` gives a table for a claim and its name in this view, that table of raw
-        tails stands in for what the home says (which was read all the same).
+        tails stands in for what the home says (which was read all the same); where
+        `oversized` gives an outcome for a claim and its home's table, that stands for all of
+        it.  `ahead` is told which owners come next.
         A dot and a colon reach the same file, so a name with colons is written in every
         spelling; beyond MOST_COLONS only in the two plain ones, and it is reported.
         """
@@ -202,7 +207,7 @@ class LocalSpace:
         exact: dict[bytes, Outcome] = {}
         prefixes: dict[bytes, Outcome] = {}
         unsayable: list[Unsayable] = []
-        for claim in self.claims_below(prefix):
+        for claim in _told(self.claims_below(prefix), lambda one: skip(one) is None, ahead):
             name = claim.name
             covers = len(name) <= size and claim.wildcard
             relative = b"" if covers else name[size:]
@@ -210,6 +215,8 @@ class LocalSpace:
             table = None if whole or claim.fixed else table_of(claim)
             instead = None if whole else kept(claim, relative)
             whole = whole or (claim.fixed if instead is None else None)
+            if table is not None and instead is None:
+                whole = whole or oversized(claim, table)
             if whole is not None:
                 (prefixes if claim.wildcard else exact)[relative] = whole
                 continue
@@ -323,6 +330,15 @@ class _Piece:
         parts = name.split(b":")
         for marks in product(b".:", repeat=colons):
             yield parts[0] + b"".join(bytes((mark,)) + part for mark, part in zip(marks, parts[1:], strict=True))
+
+
+def _told(
+    claims: Iterator[Claim], wanted: Callable[[Claim], bool], ahead: Callable[[Iterable[Owner]], None]
+) -> Iterator[Claim]:
+    """The claims; before each stretch of them, `ahead` is told the owners whose homes are wanted."""
+    while stretch := list(islice(claims, STRETCH)):
+        ahead(claim.owner for claim in stretch if claim.fixed is None and wanted(claim))
+        yield from stretch
 
 
 def _range(names: list[bytes], prefix: bytes) -> Iterator[bytes]:

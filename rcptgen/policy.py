@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from rcptgen.errors import ConfigurationError
 from rcptgen.host import Domain, DomainKind, DomainRules, Host, Views
-from rcptgen.localspace import Claim, Unsayable
+from rcptgen.localspace import STRETCH, Claim, Unsayable
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 
@@ -57,7 +57,6 @@ class Policy:
         self._locals = sum(1 for one in host.domains() if one.kind is DomainKind.LOCAL)
         self._prepended_names: frozenset[bytes] = frozenset()
         self._prepared = False
-        self._too_large: set[bytes] = set()
         self._views: Views = {}
         if self._settings.dead_forwards != "accept":
             raise ConfigurationError('[policy] dead_forwards = "reject" is not available in this version')
@@ -89,11 +88,13 @@ class Policy:
         """How many keys the prepended names make in the local domains, or something above `limit`."""
         space, units = self.host.space(), self.host.units
         count = len(self._prepended_names) * self._locals
-        for name in sorted(self._prepended_names):
-            if count > limit:
-                break
-            claim = space.claim(name + b"x")
-            if claim.fixed is None:
+        claims = [space.claim(name + b"x") for name in sorted(self._prepended_names)]
+        for at in range(0, len(claims), STRETCH):
+            stretch = [claim for claim in claims[at : at + STRETCH] if claim.fixed is None]
+            units.ahead(claim.owner for claim in stretch)
+            for claim in stretch:
+                if count > limit:
+                    return count
                 count += len(units.table(claim.owner, b"")) * self._locals
         return count
 
@@ -110,20 +111,21 @@ class Policy:
                     return Outcome(Verdict.BOUNCE, Kind.REFUSAL, reason, claim.file)
                 reason = "names with a virtual domain in front are accepted as a whole"
                 return Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, claim.file, widened=True)
-            if self._locals > 1 and claim.fixed is None and self._is_too_large(claim, domain):
-                reason = "one owner's names times the local domains are too many: accepted as a whole"
-                return Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, claim.owner.home, widened=True)
             return None
 
         return skip
 
-    def _is_too_large(self, claim: Claim, domain: Domain) -> bool:
-        if claim.name in self._too_large:
-            return True
-        if len(self.host.units.table(claim.owner, domain.name)) * self._locals <= OWNER_LIMIT:
-            return False
-        self._too_large.add(claim.name)
-        return True
+    def _oversized(self, domain: Domain) -> Callable[[Claim, Table], Outcome | None]:
+        """What stands for an owner with too many names for all local domains."""
+        local = domain.kind is DomainKind.LOCAL and self._locals > 1
+
+        def oversized(claim: Claim, table: Table) -> Outcome | None:
+            if not local or not claim.wildcard or len(table) * self._locals <= OWNER_LIMIT:
+                return None
+            reason = "one owner's names times the local domains are too many: accepted as a whole"
+            return Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, claim.owner.home, widened=True)
+
+        return oversized
 
     # -- kept rules ---------------------------------------------------------------------------
 
@@ -135,6 +137,7 @@ class Policy:
             if report is None and not claim.failed:
                 return None
             path = claim.owner.home if report is not None else claim.file
+            report = report or self.host.units.reports.get(path)
             self.kept[path] = report.reason if report is not None else "the home cannot be looked at"
             old = self._published(domain.name) if path in self._known_units else None
             if old is not None:
@@ -157,7 +160,7 @@ class Policy:
                 table, unsayable = rules.table()
         else:
             shared = self._views if domain.kind is DomainKind.LOCAL else None
-            table, unsayable = rules.table(self._skip(domain), self._kept(domain), shared)
+            table, unsayable = rules.table(self._skip(domain), self._kept(domain), shared, self._oversized(domain))
         table = self._relayed(table, domain)
         table, more = self._percent(rules, table, domain)
         return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more)

@@ -28,7 +28,9 @@ from rcptgen.qmail.home import Home, HomeTable, Settings, Step
 from rcptgen.qmail.model import Effect, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
+from rcptgen.source.outcomes import SHORTAGES
 from rcptgen.source.tree import (
     Absent,
     FailedForNow,
@@ -156,16 +158,24 @@ class Reader:
         home = Home(self._tree, owner, self._settings, self._run_line)
         try:
             found = home.table(owner.dash, host)
-            return found, self._report(owner, home)
+            return found, self._report(owner, home, found.table)
         finally:
             home.close()
 
-    def _report(self, owner: Owner, home: Home) -> Report:
+    def tables(self, owners: Sequence[Owner]) -> list[tuple[HomeTable, Report]]:
+        """The rules of several homes, as they serve every domain."""
+        return [self.table(owner, None) for owner in owners]
+
+    def _report(self, owner: Owner, home: Home, table: Table) -> Report:
         if home.failure is not None:
             return Report(owner.home, State.FAILED, os.strerror(home.failure.errno))
         state = home.state()
         if state is not None and state.verdict is Verdict.DEFER:
             return Report(owner.home, State.DEFERRING, state.reason)
+        deferred = [outcome.at(next(iter(names))) for outcome, names in table.groups.items()]
+        for outcome in [*deferred, *table.prefixes.values()]:
+            if outcome.verdict is Verdict.DEFER:
+                return Report(owner.home, State.DEFERRING, f"{shown(outcome.file)}: {outcome.reason}")
         return Report(owner.home, State.HEALTHY)
 
     def judge(self, questions: Sequence[Question], explain: bool) -> list[tuple[Outcome, list[Step]]]:
@@ -188,7 +198,7 @@ def serve(descriptor: int) -> None:
     while True:
         try:
             name, arguments = pipe.recv()
-        except EOFError:
+        except (EOFError, OSError):
             return
         try:
             if name == "open":
@@ -201,7 +211,15 @@ def serve(descriptor: int) -> None:
             answer = error
         except MemoryError:
             answer = Shortage("out of memory in the worker")
-        pipe.send(answer)
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            answer = Shortage(f"the worker: {os.strerror(error.errno or 0)}")
+        try:
+            pipe.send(answer)
+        except OSError:
+            # Whoever asked was killed, or gave up.
+            return
 
 
 # -- the parent's side --------------------------------------------------------------------------
@@ -222,9 +240,9 @@ class Worker:
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """The worker's answer.  Raises Silent where there is none in time, Shortage where it ran out of something."""
-        if self._pipe is None:
-            self._start()
         try:
+            if self._pipe is None:
+                self._start()
             answer = self._exchange(name, arguments)
         except (EOFError, OSError) as error:
             self._kill()
@@ -256,7 +274,10 @@ class Worker:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise Shortage(f"cannot start a worker: {os.strerror(error.errno or errno.EIO)}") from None
         # Isolated: neither the environment nor the working directory can feed code to root.
         # The package is imported from where we run from.
         path = [place for place in sys.path if place]
@@ -318,6 +339,8 @@ class Units:
             found: Found = self.worker.ask("read", path, identity, limit)
         except Silent:
             return FailedForNow(errno.ETIMEDOUT)
+        if isinstance(found, FailedForNow) and found.shortage:
+            raise Shortage(f"{os.fsdecode(path)}: {os.strerror(found.errno)}")
         return found
 
     def qualify(self, accounts: Sequence[Account], identity: Identity, directory: bytes) -> list[bool | FailedForNow]:
@@ -358,6 +381,18 @@ class Units:
             found = self._ask(owner, host)
         return found.table
 
+    def ahead(self, owners: Iterable[Owner]) -> None:
+        """Reads homes that will be wanted next in one go; what does not answer is left to `table`."""
+        wanted = [owner for owner in dict.fromkeys(owners) if (owner, None) not in self._tables]
+        if len(wanted) < 2 or any((owner.uid, owner.home) in self._silent for owner in wanted):
+            return
+        try:
+            answers = self.worker.ask("tables", wanted)
+        except Silent:
+            return
+        for owner, (found, report) in zip(wanted, answers, strict=True):
+            self._take(owner, None, found, report)
+
     def host_matters(self, owner: Owner) -> bool:
         """Whether the rules of a home, read already, differ between domains."""
         known = self._tables.get((owner, None))
@@ -373,13 +408,13 @@ class Units:
                 found, report = self.worker.ask("table", owner, host)
             except Silent:
                 self._silent.add(key)
+        self._take(owner, host, found, report)
+        return found
+
+    def _take(self, owner: Owner, host: bytes | None, found: HomeTable, report: Report) -> None:
         self.note(report)
         if report.state is State.FAILED:
             self.failed_owners[owner] = report
-        self._keep(owner, host, found)
-        return found
-
-    def _keep(self, owner: Owner, host: bytes | None, found: HomeTable) -> None:
         self._tables[owner, host] = found
         self._names += len(found.table)
         while len(self._tables) > 1 and (len(self._tables) > TABLES_KEPT or self._names > NAMES_KEPT):

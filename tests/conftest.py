@@ -141,7 +141,7 @@ class WriteGuard:
     """Remembers writes outside the allowed directories; audit hooks cannot be taken away, so there is one."""
 
     def __init__(self) -> None:
-        self.allowed: tuple[str, ...] = ()
+        self.beginnings: tuple[str, ...] = ()  # of paths that may be written
         self.on = False
         self.seen: list[str] = []
 
@@ -170,9 +170,11 @@ class WriteGuard:
                 given = isinstance(directory, int) and directory >= 0
                 relative_to = f"/proc/self/fd/{directory}" if given else "/proc/self/cwd"
                 name = os.path.join(os.readlink(relative_to), name)
+            if name.startswith(self.beginnings) and "/../" not in name:
+                return
             where = os.path.join(os.path.realpath(os.path.dirname(name)), os.path.basename(name))
             fine = where.startswith(("/dev/", "/proc/")) or "/__pycache__" in where
-            if not fine and not any(where == top or where.startswith(top + "/") for top in self.allowed):
+            if not fine and not f"{where}/".startswith(self.beginnings):
                 self.seen.append(f"{event} {where}")
         except OSError:
             return
@@ -249,7 +251,10 @@ def _guards(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     threads, children, identity = set(threading.enumerate()), _children(), _identity()
-    WRITES.allowed = (str(tmp_path_factory.getbasetemp().resolve()), os.environ["HYPOTHESIS_STORAGE_DIRECTORY"])
+    WRITES.beginnings = (
+        f"{tmp_path_factory.getbasetemp().resolve()}/",
+        f"{os.environ['HYPOTHESIS_STORAGE_DIRECTORY']}/",
+    )
     WRITES.seen.clear()
     WRITES.on = True
     yield

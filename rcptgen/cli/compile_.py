@@ -18,10 +18,12 @@ from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, 
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError
 from rcptgen.rules.shown import as_json, shown
+from rcptgen.units import State
 
 PATIENCE = 1.0
 REASONS_SHOWN = 8
 NAMES_SHOWN = 5
+UNITS_SHOWN = 10
 
 
 @click.command("compile")
@@ -222,8 +224,13 @@ def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> I
         yield f"  {result.approximate} rules hang on the sender, the message or an unknown program: accepted"
     if not result.first and (result.gained or result.lost):
         yield f"  since the last publish: {result.gained} recipients gained, {result.lost} lost"
+    deferring = [unit for unit in result.units if unit.state is State.DEFERRING]
+    passed_over = [] if verbose else deferring[UNITS_SHOWN:]
     for unit in result.units:
-        yield f"  {unit.state}: {shown(unit.path)}: {unit.reason}"
+        if unit not in passed_over:
+            yield f"  {unit.state}: {shown(unit.path)}: {unit.reason}"
+    if passed_over:
+        yield f"  and {len(passed_over)} more, {len(deferring)} deferring in all"
     for path, reason in sorted(result.kept.items()):
         yield f"  kept as published: {shown(path)}: {reason}"
     for held in result.held:

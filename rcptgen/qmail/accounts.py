@@ -13,7 +13,7 @@ from rcptgen.qmail.passwd import Account, accounts, group_id
 from rcptgen.source.tree import Absent, FailedForNow, Refused, Regular
 
 Read = Callable[[bytes], object]
-_MAY_NOT_ENUMERATE = frozenset({b"sss", b"winbind", b"ldap", b"nis", b"nisplus", b"extrausers-remote"})
+_MAY_NOT_ENUMERATE = frozenset({b"sss", b"winbind", b"ldap", b"nis", b"nisplus", b"hesiod"})
 
 
 class Accounts(Protocol):

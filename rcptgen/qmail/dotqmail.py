@@ -41,6 +41,11 @@ class Instructions:
     blank_first: bool = False
     is_list: bool = False
 
+    @property
+    def has_mailbox(self) -> bool:
+        """Whether a line asks for a file or a maildir."""
+        return any(one.action in (Action.MBOX, Action.MAILDIR) for one in self.lines)
+
 
 def safe_extension(extension: bytes, dash: bytes) -> bytes:
     """The extension as it becomes part of a file name (qmail-local.c: main): lower case, dots turned into colons.

@@ -45,7 +45,8 @@ class Settings:
     """How qmail was built and started, as far as homes are concerned.
 
     With `look_at_mailboxes` False, mbox and maildir lines count as deliverable without a
-    look at the disk: deferred or delivered, they are accepted either way.
+    look at the disk: deferred or delivered, they are accepted either way.  Only where a
+    later line bounces it matters, and they are looked at all the same.
     """
 
     forbidden_modes: int = 0o002
@@ -244,25 +245,30 @@ class Home:
         return self._home.rstrip(b"/") + b"/" + name
 
     def _outcome(self, judged: _Judged, variables: Variables) -> Outcome:
-        forward_kind = Kind.ALIAS if self._user == self._settings.alias_user else Kind.FORWARD
-        situation = Situation(variables.texts, self._presence)
-        found = outcome(
-            judged.instructions,
-            judged.file,
-            mailbox=self._mailbox,
-            program=lambda line: self._run_line(line, situation),
-            forward_kind=forward_kind,
-        )
+        look = self._settings.look_at_mailboxes
+        found = self._ending(judged, variables, self._mailbox if look else _taken_for_granted)
+        if not look and found.verdict is Verdict.BOUNCE and judged.instructions.has_mailbox:
+            # A mailbox before the line that bounces would defer first.
+            found = self._ending(judged, variables, self._mailbox)
         if judged.default_delivery and found.verdict is Verdict.DELIVER:
             return replace(found, kind=Kind.DEFAULT_DELIVERY, reason="the default delivery", line=0)
         return found
+
+    def _ending(self, judged: _Judged, variables: Variables, mailbox: Callable[[Instruction], bool]) -> Outcome:
+        forward_kind = Kind.ALIAS if self._user == self._settings.alias_user else Kind.FORWARD
+        situation = Situation(variables.texts, self._presence)
+        return outcome(
+            judged.instructions,
+            judged.file,
+            mailbox=mailbox,
+            program=lambda line: self._run_line(line, situation),
+            forward_kind=forward_kind,
+        )
 
     # -- what instructions lead to ------------------------------------------------------------
 
     def _mailbox(self, one: Instruction) -> bool:
         """Whether an mbox or maildir could be written (qmail-local.c: mailfile, maildir_child)."""
-        if not self._settings.look_at_mailboxes:
-            return True
         path = os.path.join(self._home, one.text)
         with self._as_owner():
             if one.action is Action.MAILDIR:
@@ -478,7 +484,9 @@ class _Enumeration:
                 self._home._files[relative] = judged
             if judged is not None:
                 self._add(extension, judged)
-            elif entry is not EntryType.REGULAR and entry is not EntryType.OTHER:
+            # What cannot be read may be a directory; then the names below it cannot be read either.
+            unread = judged is None or (judged.fixed is not None and judged.fixed.kind is Kind.DEFERRAL)
+            if unread and entry is not EntryType.REGULAR and entry is not EntryType.OTHER:
                 pending.append((relative, extension + b"/", above))
 
     def _add(self, extension: bytes, judged: _Judged) -> None:
@@ -544,6 +552,10 @@ class _Enumeration:
                 by_name.setdefault(name, set()).add(text)
         for name, texts in by_name.items():
             self._single[name] = self._spelled(judged, sorted(texts), len(prefix))
+
+
+def _taken_for_granted(one: Instruction) -> bool:
+    return True
 
 
 _ORDER = {Verdict.DELIVER: 0, Verdict.DEFER: 1, Verdict.BOUNCE: 2, Verdict.REMOTE: 3}

@@ -76,7 +76,8 @@ def parse_record(data: bytes) -> Record | None:
 def _number(text: bytes) -> int:
     match = _DIGITS.match(text)
     digits = match[0] if match else b""
-    return int(digits or b"0") & 0xFFFFFFFF
+    # uid_t has 32 bits; 2**32 divides 10**32, so the digits further left never count.
+    return int(digits[-32:] or b"0") & 0xFFFFFFFF
 
 
 class UsersCdb:
@@ -96,16 +97,22 @@ class UsersCdb:
             if wildchars is None:
                 raise DamagedUsers("no list of wildcard characters (the record with the empty key)")
         except BaseException:
-            os.close(self._fd)
+            self._close()
             raise
         self.wildchars: bytes = wildchars
         self._data = data
 
+    def _close(self) -> None:
+        """Gives the descriptor back, once: its number may be somebody else's the next time."""
+        if hasattr(self, "_cdb"):
+            self._cdb.close()
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
     def __del__(self) -> None:
-        cdb = getattr(self, "_cdb", None)
-        if cdb is not None:
-            cdb.close()
-            os.close(self._fd)
+        if hasattr(self, "_fd"):
+            self._close()
 
     def get(self, key: bytes) -> bytes | None:
         """The first value stored under `key`; raises DamagedUsers where the file is broken at that place."""

@@ -142,10 +142,19 @@ LOOSE = [
     Thing((b"b",), "link", 0, Identity(1002, 1001), b"a/b/"),
 ]
 
+SHUT = [
+    Thing((b"a",), "directory", 0o444, Identity(0, 0), b""),
+    Thing((b"a", b"b"), "file", 0o755, Identity(0, 0), b""),
+    Thing((b"b",), "link", 0, Identity(0, 0), b"a/."),
+    Thing((b"c",), "directory", 0o711, Identity(0, 0), b""),
+]
+DOTS = [b"/a", b"/a/", b"/a/.", b"/a/..", b"/a/./b", b"/a/../c", b"/b", b"/b/..", b"/c/.", b"/.", b"/..", b"/../c/.."]
+
 
 @settings(max_examples=150)
 @given(tree=trees, asked=paths)
 @example(tree=LOOSE, asked=[b"/a/b", b"/a/b/", b"/b", b"/a/b/.", b"/a/../a/b"])
+@example(tree=SHUT, asked=DOTS)
 def test_all_ways_agree(tree: list[Thing], asked: list[bytes]) -> None:
     with planted(tree) as root:
         for who in LOOKERS:
@@ -193,6 +202,7 @@ def _in_root(root: bytes, who: Identity, asked: list[bytes]) -> list[object]:
 @settings(max_examples=100)
 @given(tree=trees, asked=paths)
 @example(tree=LOOSE, asked=[b"/a/b", b"/a/b/", b"/b", b"/a/b/.", b"/a/../a/b"])
+@example(tree=SHUT, asked=DOTS)
 def test_the_answers_are_those_that_a_process_in_the_root_gets(tree: list[Thing], asked: list[bytes]) -> None:
     with planted(tree) as root:
         for who in LOOKERS:
@@ -249,6 +259,23 @@ def test_mode_bits_say_what_the_kernel_says_of_every_mode() -> None:
                         assert said[0] == said[1], (owner, oct(mode), name, who)
     finally:
         shutil.rmtree(root)
+
+
+def test_foreign_links_in_sticky_directories_are_refused_where_the_kernel_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    # may_follow_link: the last component only, unless the link is the looker's or the directory owner's.
+    for protected, expected in ((True, failure(errno.EACCES)), (False, None)):
+        monkeypatch.setattr(kernel, "links_are_protected", lambda value=protected: value)
+        with planted(LOOSE) as root, SourceTree(root, access="switch", openat2=False) as walk:
+            with walk.acting_as(LOOKERS[0]):
+                for path in (b"/a/b", b"/a/b/"):
+                    said = walk.status(path)
+                    assert said == expected if expected else said != failure(errno.EACCES)
+                assert walk.status(b"/a/b/.") == failure(errno.ENOTDIR)  # not the last one
+            with walk.acting_as(Identity(1002, 1001)):
+                assert isinstance(walk.status(b"/a/b"), Status)
+            os.chown(root + b"/a", 1002, 0)
+            with walk.acting_as(LOOKERS[0]):
+                assert isinstance(walk.status(b"/a/b"), Status)
 
 
 @pytest.mark.parametrize("openat2", [True, False])

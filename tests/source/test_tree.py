@@ -643,6 +643,8 @@ def test_nothing_leads_out_of_the_root(house: House, tree: SourceTree) -> None:
     with tree.acting_as(JOE), tree.directory(HOME) as home:  # type: ignore[union-attr]
         assert data(home.read(b"../../../etc/hostname")) == b"inside\n"
         assert data(home.read(b"/etc/hostname")) == b"inside\n"
+        for entry in EntryType:
+            assert home.read(b"../../../outside", entry=entry) == Absent(errno.ENOENT)
 
 
 def test_the_live_root_is_read_by_the_kernel_alone(house: House) -> None:

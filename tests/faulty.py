@@ -1,0 +1,68 @@
+"""What a worker process meets in tests: loaded by the worker itself, before its first request."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rcptgen.source.outcomes import failure
+from rcptgen.source.tree import Directory, SourceTree
+
+
+def install(
+    *,
+    eio: tuple[bytes, ...] = (),
+    looks: tuple[bytes, ...] = (),
+    hang: tuple[bytes, ...] = (),
+    kill: tuple[bytes, ...] = (),
+    slow: tuple[bytes, ...] = (),
+    spare: int | None = None,
+) -> None:
+    """From now on SourceTree meets faults at the given paths of the host.
+
+    `eio`: directories and files that give EIO when they are opened; `looks`: paths that give
+    EIO to stat, as qmail-getpw does it; `hang`: never answer; `slow`: answer after a second;
+    `kill`: the worker is killed there; `spare`: so many descriptors are left.
+    """
+
+    def met(path: bytes) -> int:
+        if _below(path, kill):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if _below(path, hang):
+            time.sleep(3600)
+        if _below(path, slow):
+            time.sleep(1)
+        return errno.EIO if _below(path, eio) else 0
+
+    def wrap(name: str) -> None:
+        real: Callable[..., Any] = getattr(SourceTree, name)
+
+        def replaced(tree: SourceTree, path: bytes, *rest: Any, **named: Any) -> Any:
+            number = met(path) if name != "status" else errno.EIO if _below(path, looks) else 0
+            return failure(number) if number else real(tree, path, *rest, **named)
+
+        setattr(SourceTree, name, replaced)
+
+    for name in ("read", "directory", "accessible", "status"):
+        wrap(name)
+    real_read = Directory.read
+
+    def read(directory: Directory, name: bytes, **named: Any) -> Any:
+        number = met(os.path.join(directory.path, name))
+        return failure(number) if number else real_read(directory, name, **named)
+
+    Directory.read = read  # type: ignore[method-assign,assignment]
+    if spare is not None:
+        lowest = os.dup(0)
+        os.close(lowest)
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
+
+
+def _below(path: bytes, tops: tuple[bytes, ...]) -> bool:
+    return any(path == top or path.startswith(top + b"/") for top in tops)

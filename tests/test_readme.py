@@ -51,7 +51,7 @@ def test_the_library_example_runs(root: Path, tmp_path: Path, capsys: pytest.Cap
     exec(compile(example, "README.md", "exec"), {"root": os.fspath(root), "file": tmp_path / "list.cdb"})
     said = capsys.readouterr().out.splitlines()
     assert "local example.org" in said
-    assert said[-4:] == ["deliver", "no dot-qmail file for this name", "forward", "0 89"]
+    assert said[-4:] == ["deliver", "no dot-qmail file for this name", "mailbox", "0 89"]
 
 
 def test_the_configuration_example_is_valid() -> None:

@@ -64,7 +64,7 @@ def leave(shell: Shell, words: Sequence[Text], path: Path) -> list[Path]:
         statuses = {2, int(text[:99]) & 255}
     else:
         statuses = {int(text) & 255}
-    if len(words) > 2:
+    if len(words) > 2 and statuses != {2}:
         statuses.add(1)  # bash: too many arguments
     if len(statuses) > 1:
         return path.splits(statuses, USAGE, end=End.EXITED)
@@ -243,7 +243,7 @@ ORDINARY: dict[bytes, Builtin] = {
     **dict.fromkeys((b"source", b"let", b"declare", b"typeset", b"local", b"shopt", b"alias", b"unalias"), unmodelled),
     **dict.fromkeys((b"getopts", b"builtin", b"enable", b"fc", b"jobs", b"fg", b"bg", b"suspend"), unmodelled),
     **dict.fromkeys((b"disown", b"history", b"logout", b"mapfile", b"readarray", b"pushd", b"popd"), unmodelled),
-    **dict.fromkeys((b"dirs", b"caller", b"bind", b"complete", b"compgen", b"compopt", b"chdir"), unmodelled),
+    **dict.fromkeys((b"dirs", b"caller", b"bind", b"complete", b"compgen", b"compopt", b"chdir", b"help"), unmodelled),
 }
 """Built-ins that are no programs, or whose program does something else."""
 

@@ -15,6 +15,9 @@ from rcptgen.publish.paths import Place, locate, ours, shown, why, writable_by_o
 STATE_LOCK = b"lock"
 """The lock's name in the state directory."""
 
+BESIDE = b".rcptgen-lock"
+"""The end of the lock's name beside an output."""
+
 _POLL = 0.05
 
 
@@ -26,14 +29,14 @@ def lock_path(state: bytes | None, output: bytes) -> bytes:
     if state is not None and os.access(state, os.W_OK | os.X_OK):
         return os.path.join(state, STATE_LOCK)
     directory, name = os.path.split(output)
-    return os.path.join(directory, b"." + name + b".rcptgen-lock")
+    return os.path.join(directory, b"." + name + BESIDE)
 
 
 def publishing_lock(path: bytes, wait: float) -> AbstractContextManager[None]:
     """Hold the lock while the context lasts; the kernel takes it back when the process dies, however it dies.
 
-    The lock file stays: removing it would split those who wait over two inodes.  `wait` is
-    in seconds, 0 means at once.  Raises Busy when it is not got in time, PublishFailed when
+    A lock file beside an output goes with the lock; the one in the state directory stays.
+    `wait` is in seconds, 0 means at once.  Raises Busy when it is not got in time, PublishFailed when
     the lock file cannot be made, or lies where somebody else could replace it.  A process
     that was forked while the lock is held does not hold it.
     """
@@ -64,6 +67,10 @@ def _hold(path: bytes, wait: float) -> Iterator[None]:
         try:
             yield
         finally:
+            if place.name.endswith(BESIDE):
+                # While it is held: filelock sees that an inode it then locks has no name, and tries again.
+                with suppress(OSError):
+                    os.unlink(place.name, dir_fd=place.directory)
             # Where it cannot be released, the end of the process does it.
             with suppress(OSError):
                 lock.release()

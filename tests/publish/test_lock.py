@@ -159,3 +159,10 @@ def test_where_the_lock_lives(tmp_path: Path) -> None:
     assert lock_path(state, b"/x/v.cdb") == state + b"/lock"
     assert lock_path(state + b"/absent", b"/x/v.cdb") == b"/x/.v.cdb.rcptgen-lock"
     assert lock_path(None, b"v.cdb") == b".v.cdb.rcptgen-lock"
+
+
+def test_nothing_is_left_beside_an_output(tmp_path: Path) -> None:
+    path = lock_path(None, bytes(tmp_path / "list.cdb"))
+    with publishing_lock(path, 0):
+        assert os.path.exists(path)
+    assert os.listdir(tmp_path) == []

@@ -16,7 +16,7 @@ from rcptgen.memory import Memory
 from rcptgen.policy import Policy
 from rcptgen.publish import guard
 from rcptgen.publish.files import Publication
-from rcptgen.publish.generation import Generation, Meta, path_key
+from rcptgen.publish.generation import DamagedState, Generation, Meta, path_key
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.staged import Staged
@@ -31,6 +31,11 @@ from rcptgen.units import State as UnitState
 
 STRETCH = 64
 MOST_WARNINGS = 10
+HOMES_OF_A_MOUNT = 2
+"""So many homes that vanish from one directory, and leave it empty, look like a lost mount."""
+CATCH_ALL = b"*@"
+"""Put in front of a domain whose new catch-all is held, where others stand for held removals."""
+
 MOST_LISTED = 100_000
 """Widened and unsayable rules that are kept one by one; beyond, they are only counted."""
 
@@ -134,6 +139,9 @@ def compile_host(
     begun = time.monotonic()
     with ExitStack() as stack:
         if not request.dry_run:
+            if request.state is not None:
+                # Where the lock is must not hang on which run is the first.
+                State.open(request.state).close()
             place = lock_path(request.state, request.outputs[0].path)
             stack.enter_context(publishing_lock(place, request.wait))
         host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False))
@@ -187,7 +195,22 @@ class _Run:
         return Memory()
 
     def _last_generation(self, state: State) -> Generation | None:
-        """The generation that made the published files; an output that is new in the configuration does not count."""
+        """The generation that made the published files, if nothing in it is damaged."""
+        found = self._matching(state)
+        if found is None:
+            return None
+        try:
+            # All of it now: damage must show before anything is built on it.
+            for _ in found.blobs():
+                pass
+        except DamagedState as error:
+            found.close()
+            self.result.warnings.append(f"{os.fsdecode(state.path)}: {error}; the state is not used")
+            return None
+        return found
+
+    def _matching(self, state: State) -> Generation | None:
+        """The generation of the published files; an output that is new in the configuration does not count."""
         paths = [one.path for one in self.request.outputs]
         named = state.current()
         if named is not None:
@@ -250,13 +273,21 @@ class _Run:
         limits = self.limits
         if len(gone) > max(limits.gone_domains, int(limits.gone_share * len(before))):
             return frozenset(gone)
-        return frozenset(domain for domain in gone if self._still_meant(domain))
+        return frozenset(domain for domain in gone if self.is_held(domain) or self._still_meant(domain))
+
+    def is_held(self, key: bytes) -> bool:
+        """Whether the last run held this; then it stays held until a person approves, however little is left of it."""
+        return _key(key) in self.memory.held
 
     def _still_meant(self, domain: bytes) -> bool:
-        """Whether users/cdb still has the domain, or a control file looks cut off."""
+        """Whether users/cdb still has the domain, or a control file looks cut off, or has gone itself."""
         host = self.host
         if host.users_damage or host.cut_off:
             return True
+        for name in (b"locals", b"virtualdomains"):
+            file = host.directory + b"/control/" + name
+            if file in self.memory.units and file not in host.units.reports:
+                return True
         return host.users is not None and host.users.has_wildcard(domain + b"-")
 
     @property
@@ -298,7 +329,9 @@ class _Pass:
         self.writers: list[Writer] = []
         self.proof = Proof(full=run.request.full)
         self.held: list[Held] = []
-        self.before = self.lost = self.lost_on_purpose = self.gained = self.approximate = 0
+        self.since: dict[str, float] = {}
+        self.before = self.lost = self.suspect = self.lost_on_purpose = 0
+        self.let_go = self.gained = self.approximate = 0
         self.opened: list[bytes] = []
         self.empty: list[bytes] = []
         self.accepted = 0
@@ -393,17 +426,25 @@ class _Pass:
             self.gained += change.gained
             self.lost += change.lost
             self.before += change.before
-            reason = "" if run.released(name) else change.suspicious(run.limits)
-            if change.lost and not reason and not run.released(name):
-                reason = self.hold.everything
-            if change.opens:
-                self.opened.append(name)
-                if self.hold.catchalls and not run.released(name):
-                    table = guard.closed(table, old)
-                    self._hold(name, "a new catch-all, one of too many at once", 1, (b"*",))
+            reason = ""
+            if not run.released(name):
+                self.suspect += change.lost
+                reason = change.suspicious(run.limits)
+                if change.lost and not reason:
+                    reason = self.hold.everything
+                if change.lost and not reason and run.is_held(name):
+                    reason = f"{change.lost} of {change.before} names would go, not approved since they were held"
+                if change.opens:
+                    self.opened.append(name)
+                    if self.hold.catchalls or run.is_held(CATCH_ALL + name):
+                        table = guard.closed(table, old)
+                        why = "a new catch-all, one of too many at once"
+                        self._hold(name, why, 1, (b"*",), key=CATCH_ALL + name)
             if reason:
                 table = guard.union(table, old)
                 self._hold(name, reason, change.lost, change.sample)
+            else:
+                self.let_go += change.lost
             blob = pack(table)
         elif old_blob:
             self.before += guard.accepted_rules(table)
@@ -460,9 +501,13 @@ class _Pass:
                 outcomes.widened.append(Widened(b"postmaster", b"postmaster", reason, found.file, found.line))
                 outcomes.widened_count += 1
 
-    def _hold(self, domain: bytes, reason: str, count: int, sample: tuple[bytes, ...]) -> None:
-        since = self.run.memory.held.get(_key(domain), self.run.now)
+    def _hold(
+        self, domain: bytes, reason: str, count: int, sample: tuple[bytes, ...], *, key: bytes | None = None
+    ) -> None:
+        name = _key(domain if key is None else key)
+        since = self.run.memory.held.get(name, self.run.now)
         self.held.append(Held(domain, since, reason, count, sample))
+        self.since[name] = since
 
     def _next(self) -> _Hold | None:
         """The holds that the totals call for, if this pass did not have them."""
@@ -470,14 +515,30 @@ class _Pass:
         if not run.memory.exists or run.request.force:
             return None
         everything, catchalls = self.hold.everything, self.hold.catchalls
-        if not everything and self.lost >= limits.total_loss_min and self.lost > limits.total_loss * self.before:
-            everything = f"{self.lost} of all {self.before} names would go"
+        if not everything and self.lost:
+            everything = self._emptied()
+        lost = self.suspect
+        if not everything and lost >= limits.total_loss_min and lost > limits.total_loss * self.before:
+            everything = f"{lost} of all {self.before} names would go"
         if not catchalls and len(self.opened) > limits.new_catchalls:
             catchalls = True
         if (everything, catchalls) == (self.hold.everything, self.hold.catchalls):
             return None
         run.result.domains = 0
         return _Hold(self.hold.gone, everything, catchalls)
+
+    def _emptied(self) -> str:
+        """Whether homes that were read for the last publication are gone with all that stood beside them."""
+        run = self.run
+        gone: dict[bytes, int] = {}
+        for path in run.memory.units - run.host.units.reports.keys():
+            parent = os.path.dirname(path.rstrip(b"/"))
+            gone[parent] = gone.get(parent, 0) + 1
+        several = sorted(parent for parent, count in gone.items() if count >= HOMES_OF_A_MOUNT)
+        empty = run.host.units.emptied(several) if several else []
+        if not empty:
+            return ""
+        return f"{gone[empty[0]]} homes are gone and {_text(empty[0])} is empty: a lost mount?"
 
     # -- publishing ---------------------------------------------------------------------------
 
@@ -490,7 +551,7 @@ class _Pass:
         result.held = self.held
         result.kept = self.policy.kept
         result.approximate = self.approximate
-        result.gained, result.lost = self.gained, self.lost + self.lost_on_purpose
+        result.gained, result.lost = self.gained, self.let_go + self.lost_on_purpose
         result.warnings += self.publication.warnings
         if run.state is not None:
             result.warnings += run.state.warnings
@@ -590,7 +651,7 @@ class _Pass:
         return (
             memory.from_state
             and memory.units == self._units()
-            and set(memory.held) == {_key(one.domain) for one in self.held}
+            and memory.held == self.since
             and memory.prepended == self.policy.prepended
         )
 
@@ -614,7 +675,7 @@ class _Pass:
                 "refusals": first.refusals,
             },
             units=sorted(unit.decode("latin-1") for unit in self._units()),
-            held={_key(one.domain): one.since for one in self.held},
+            held=self.since,
             prepended={"mode": self.policy.prepended},
         )
 

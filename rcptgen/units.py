@@ -33,6 +33,7 @@ from rcptgen.rules.table import Table
 from rcptgen.source.outcomes import SHORTAGES
 from rcptgen.source.tree import (
     Absent,
+    Directory,
     FailedForNow,
     Identity,
     NotRegular,
@@ -46,6 +47,9 @@ from rcptgen.source.tree import (
 TIME_LIMIT = 30.0
 SIGN_OF_LIFE = 0.002
 """The share of processor time below which a worker that does not answer counts as hanging."""
+
+MOST_ROUNDS = 20
+"""Time limits after which a worker is killed even while it works: nobody's files may hold up the others for ever."""
 
 MOST_OPEN_HOMES = 256
 TABLES_KEPT = 8192
@@ -153,6 +157,19 @@ class Reader:
                 raise Shortage(f"looking at homes: {os.strerror(answer.errno)}")
         return answers
 
+    def emptied(self, directories: Sequence[bytes]) -> list[bytes]:
+        """Those of the directories that are not there or hold nothing: what a lost mount leaves."""
+        found = []
+        for path in directories:
+            directory = self._tree.directory(path)
+            if isinstance(directory, Directory):
+                with directory:
+                    if not directory.names():
+                        found.append(path)
+            elif isinstance(directory, Absent):
+                found.append(path)
+        return found
+
     def table(self, owner: Owner, host: bytes | None) -> tuple[HomeTable, Report]:
         """The rules of one home, and its state.  Nothing of it is kept: the table is the parent's to keep."""
         home = Home(self._tree, owner, self._settings, self._run_line)
@@ -255,10 +272,12 @@ class Worker:
         assert self._pipe is not None
         self._pipe.send((name, arguments))
         worked = self._worked()
+        rounds = 0
         while not self._pipe.poll(self._time_limit):
             # A large home takes long, a dead mount does nothing at all.
+            rounds += 1
             before, worked = worked, self._worked()
-            if worked - before < SIGN_OF_LIFE * self._time_limit:
+            if worked - before < SIGN_OF_LIFE * self._time_limit or rounds >= MOST_ROUNDS:
                 self._kill()
                 raise Silent(name)
         return self._pipe.recv()
@@ -362,6 +381,14 @@ class Units:
             except Silent:
                 self._silent.add(key)
         return FailedForNow(errno.ETIMEDOUT)
+
+    def emptied(self, directories: Sequence[bytes]) -> list[bytes]:
+        """Those of the directories that are not there or hold nothing."""
+        try:
+            found: list[bytes] = self.worker.ask("emptied", directories)
+        except Silent:
+            return []
+        return found
 
     def note(self, report: Report) -> None:
         """Records the state of a unit; healthy ones are only counted by their number."""

@@ -12,10 +12,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +107,8 @@ class Site:
 
     def run(self, *arguments: str | os.PathLike[str]) -> Run:
         """Any command on this host."""
-        return called("--root", self.host.root, "--state", self.state, *arguments)
+        with forked_workers():
+            return called("--root", self.host.root, "--state", self.state, *arguments)
 
     def compile(self, *options: str) -> Run:
         """`rcptgen compile --json`."""
@@ -149,6 +152,52 @@ class Site:
         return [name for name in os.listdir(self.file.parent) if name.endswith(".tmp")]
 
 
+# --- Workers without a start of Python -----------------------------------------------------------
+
+
+class Forked:
+    """A worker that is a fork of this process: what it does is the same, and a hundred runs take seconds."""
+
+    def __init__(self, arguments: list[str], *, pass_fds: list[int], **_: Any) -> None:
+        (pipe,) = pass_fds
+        sys.stdout.flush()
+        self.pid = os.fork()
+        if self.pid:
+            return
+        try:
+            os.dup2(os.open(os.devnull, os.O_RDWR), 0)
+            os.closerange(3, pipe)
+            os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 1 << 16 else 1 << 16)
+            os.chdir("/")
+            units.serve(pipe)
+        finally:
+            os._exit(1)
+
+    def wait(self, timeout: float | None = None) -> None:
+        end = time.monotonic() + (60 if timeout is None else timeout)
+        while os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired("worker", timeout or 60)
+            time.sleep(0.0005)
+
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+
+
+def _starting(start: Callable[..., Any]) -> types.SimpleNamespace:
+    """What stands for the module subprocess in units."""
+    return types.SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
+
+
+@contextmanager
+def forked_workers() -> Iterator[None]:
+    """Workers are forks, unless something else has been arranged for them."""
+    with pytest.MonkeyPatch.context() as patch:
+        if units.subprocess is subprocess:
+            patch.setattr(units, "subprocess", _starting(Forked))
+        yield
+
+
 # --- Faults in the worker ----------------------------------------------------------------------
 
 
@@ -166,15 +215,12 @@ def faults(*, time_limit: float | None = None, **wanted: Any) -> Iterator[None]:
         prepared = code.replace(mark, f"import faulty; faulty.install(**{wanted!r}); {mark}")
         return subprocess.Popen([*head, prepared], **options)
 
-    replaced = types.SimpleNamespace(
-        Popen=start, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired
-    )
     ordinary = units.Worker.__init__
 
     def limited(self: units.Worker, root: bytes, settings: Any, **given: Any) -> None:
         ordinary(self, root, settings, **(given if time_limit is None else {"time_limit": time_limit}))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "subprocess", replaced)
+        patch.setattr(units, "subprocess", _starting(start))
         patch.setattr(units.Worker, "__init__", limited)
         yield

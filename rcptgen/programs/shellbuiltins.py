@@ -57,14 +57,13 @@ def leave(shell: Shell, words: Sequence[Text], path: Path) -> list[Path]:
         return [replace(path, status=text.status, vague=True, end=End.EXITED)]
     if not isinstance(text, bytes):
         return path.lost(look(text))
-    if not re.fullmatch(rb"-?[0-9]+", text):
-        # A sign, blanks, letters, a CR: "Illegal number" or "numeric argument required".
-        statuses = {2, int(text) & 255} if re.fullmatch(rb"[ \t\n]*\+?[0-9]{1,99}[ \t\n]*", text) else {2}
-    elif text.startswith(b"-") or len(text) > 99 or int(text) > 0x7FFFFFFF:
-        statuses = {2, int(text[:99]) & 255}
-    else:
+    if re.fullmatch(rb"[0-9]{1,99}", text) and int(text) <= 0x7FFFFFFF:
         statuses = {int(text) & 255}
-    if len(words) > 2 and statuses != {2}:
+    elif re.fullmatch(rb"[ \t\n]*[-+]?[0-9]{1,99}[ \t\n]*", text):
+        statuses = {2, int(text) & 255}  # a number for bash alone
+    else:
+        return [path.exits(2, USAGE)]
+    if len(words) > 2:
         statuses.add(1)  # bash: too many arguments
     if len(statuses) > 1:
         return path.splits(statuses, USAGE, end=End.EXITED)

@@ -34,6 +34,7 @@ from rcptgen.source.tree import (
 LONGEST_FILE = 256 * 1024
 MOST_NAMES = 2_000_000
 DEEPEST = 40
+MOST_LINKS = 40
 LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
 
@@ -279,9 +280,16 @@ class Home:
                 return stat.S_ISREG(found.mode) or stat.S_ISCHR(found.mode) or stat.S_ISBLK(found.mode)
             if isinstance(found, FailedForNow):
                 self._failed(found)
-            if isinstance(found, Absent) and found.errno == errno.ENOENT:
-                return self._directory_for(os.path.dirname(path))
-            return False
+            return isinstance(found, Absent) and found.errno == errno.ENOENT and self._can_create(path)
+
+    def _can_create(self, path: bytes) -> bool:
+        """Whether a file that is not there can be made: a link to nothing is followed."""
+        for _ in range(MOST_LINKS):
+            target = self._tree.link(path)
+            if target is None:
+                return not path.endswith(b"/") and self._directory_for(os.path.dirname(path))
+            path = os.path.join(os.path.dirname(path), target)
+        return False
 
     def _directory_for(self, path: bytes) -> bool:
         found = self._tree.accessible(path, os.W_OK | os.X_OK)

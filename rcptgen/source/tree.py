@@ -142,6 +142,20 @@ class SourceTree:
         self._add(path, What.STATUS, status, may_wait)
         return failure(errno) if errno else status
 
+    def link(self, path: bytes) -> bytes | None:
+        """Where a symbolic link leads, as it is written; None where whoever looks finds no link."""
+        _check(path)
+        where, _, name = path.rpartition(b"/")
+        try:
+            found = self._resolver.locate(where or b"/", directory=True)
+            try:
+                self._resolver.check_search(found.fd, found.stat)
+                return os.readlink(name, dir_fd=found.fd)
+            finally:
+                found.close()
+        except OSError:
+            return None
+
     def directory(self, path: bytes, *, may_wait: bool = False) -> Directory | Failure:
         """A directory that whoever looks could change to (chdir, as qmail-local.c does first)."""
         _check(path)

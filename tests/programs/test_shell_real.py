@@ -183,7 +183,8 @@ class Maker:
                 comparison = self.one(["-eq", "-ne", "-lt", "-le", "-gt", "-ge"])
                 return f"{self.one(['1', '3', '-4', '$N', '007'])} {comparison} {self.one(['0', '3', '$N'])}"
             case 4:
-                return f"! {self.expression(depth - 1)}"
+                inner = self.expression(depth - 1)
+                return inner if inner.startswith(("!", "\\(")) else f"! {inner}"
             case 5:
                 return rf"\( {self.expression(depth - 1)} \)"
         return f"{self.expression(depth - 1)} {self.one(['-a', '-o'])} {self.expression(depth - 1)}"

@@ -1,0 +1,114 @@
+"""Hosts on which rcptgen and the real programs once disagreed; each test names the C function that decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hosts import Dir, Host, Link
+
+from rcptgen.compiler import Output, Request, compile_host
+from rcptgen.config import Config
+from rcptgen.host import Host as Decided
+from rcptgen.rules.outcome import Outcome
+from rcptgen.targets import target
+
+pytestmark = pytest.mark.root
+
+BOUNCES = "|exit 100\n"
+
+
+def decide(host: Host, address: str) -> str:
+    with Decided.open(host.root) as decided:
+        return decided.decide(address).verdict
+
+
+def match(host: Host, address: str) -> Outcome:
+    local, _, domain = address.rpartition("@")
+    with Decided.open(host.root) as decided:
+        return decided.rules(domain).match(local)
+
+
+def compiled(host: Host, tmp_path: Path, *addresses: str) -> list[bool]:
+    """What the published file answers."""
+    file = bytes(tmp_path / "validrcptto.cdb")
+    result = compile_host(host.root, Config(), Request((Output("validrcptto", file),), force=True))
+    assert result.outputs[0].published
+    reader = target("validrcptto").open(file)
+    try:
+        return [reader.answer(address.encode()).accepted for address in addresses]
+    finally:
+        reader.close()
+
+
+def test_a_mailbox_that_defers_hides_the_line_that_bounces(tmp_path: Path) -> None:
+    """qmail-local.c (main, mailfile) ends at the first failure; a list that bounces there loses the mail."""
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "~joe/.qmail-gone": "./nodir/mbox\n" + BOUNCES,
+            "~joe/.qmail-gone-default": "./nodir/\n" + BOUNCES,
+            "~joe/.qmail-here": "./Mailbox\n" + BOUNCES,
+        },
+    )
+    names = ["joe-gone@h.example", "joe-gone-x@h.example", "joe-here@h.example"]
+    assert [decide(host, name) for name in names] == ["defer", "defer", "bounce"]
+    assert compiled(host, tmp_path, *names) == [True, True, False]
+
+
+def test_names_below_a_directory_that_cannot_be_entered(tmp_path: Path) -> None:
+    """qmail-local.c (qmeexists): permission denied defers, for the directory's own name and for those below it."""
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "~joe/.qmail-x": Dir(mode=0o000),
+            "~joe/.qmail-default": BOUNCES,
+        },
+    )
+    names = ["joe-x@h.example", "joe-x/y@h.example", "joe-y@h.example"]
+    assert [decide(host, name) for name in names] == ["defer", "defer", "bounce"]
+    assert [match(host, name).verdict for name in names] == ["defer", "defer", "bounce"]
+    assert compiled(host, tmp_path, *names[:2]) == [True, True]
+
+
+def test_a_domain_with_an_at_sign_is_nobodys(tmp_path: Path) -> None:
+    """qmail-send.c (rewrite): the domain is what follows the last one, so such an entry answers for nothing."""
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "control/locals": "h.example\na@b.example\n",
+            "control/rcpthosts": "h.example\nc@d.example\n",
+            "control/virtualdomains": "x@y@d.example:joe\n",
+        },
+    )
+    assert decide(host, "joe@a@b.example") == "remote"
+    assert compiled(host, tmp_path, "joe@h.example", "joe@a@b.example") == [True, False]
+
+
+def test_a_mailbox_behind_a_link_to_nothing(tmp_path: Path) -> None:
+    """qmail-local.c (mailfile): open_append makes the file that the link names, where its directory is there."""
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "~joe/there": Link("sub/new"),
+            "~joe/sub": Dir(),
+            "~joe/nowhere": Link("nodir/new"),
+            "~joe/slash": Link("new/"),
+            "~joe/twice": Link("nowhere"),
+            "~joe/.qmail-there": "./there\n",
+            "~joe/.qmail-nowhere": "./nowhere\n",
+            "~joe/.qmail-slash": "./slash\n",
+            "~joe/.qmail-twice": "./twice\n",
+        },
+    )
+    names = ["there", "nowhere", "slash", "twice"]
+    verdicts = [decide(host, f"joe-{name}@h.example") for name in names]
+    assert verdicts == ["deliver", "defer", "defer", "defer"]

@@ -396,7 +396,7 @@ class _Enumeration:
         self._host = host
         self._exact: dict[bytes, Outcome] = {}
         self._prefixes: dict[bytes, Outcome] = {}
-        self._single: dict[bytes, Outcome] = {}
+        self._single: dict[tuple[bytes, bytes], Outcome] = {}
         self._shared: dict[Outcome, Outcome] = {}
         self._stem = b".qmail" + dash
         self._host_matters = False
@@ -418,10 +418,14 @@ class _Enumeration:
         if len(self._exact) > MOST_NAMES:
             return self._unlisted("more dot-qmail files than are judged one by one")
         self._base()
-        for name, one in self._single.items():
-            if name not in self._exact:
+        for (prefix, name), one in self._single.items():
+            if name not in self._exact and self._longest(name) == prefix:
                 self._exact[name] = one
         return HomeTable(Table(self._exact, self._prefixes), self._host_matters)
+
+    def _longest(self, name: bytes) -> bytes:
+        """The longest prefix rule that `name` begins with: the default file that would be found for it."""
+        return next(name[:end] for end in range(len(name), -1, -1) if name[:end] in self._prefixes)
 
     def _unlisted(self, reason: str) -> HomeTable:
         one = Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, self._home._home, widened=True)
@@ -556,10 +560,10 @@ class _Enumeration:
         by_name: dict[bytes, set[bytes]] = {}
         for text in wanted:
             name = safe_extension(text, self._dash)
-            if name.startswith(prefix) and b"-" not in name[len(prefix) :]:
+            if name.startswith(prefix):
                 by_name.setdefault(name, set()).add(text)
         for name, texts in by_name.items():
-            self._single[name] = self._spelled(judged, sorted(texts), len(prefix))
+            self._single[prefix, name] = self._spelled(judged, sorted(texts), len(prefix))
 
 
 def _taken_for_granted(one: Instruction) -> bool:

@@ -170,6 +170,7 @@ class Host:
     def _read_users(self) -> None:
         self.users_file = self.directory + b"/users/cdb"
         self.users: UsersCdb | None = None
+        self._damaged_users: UsersCdb | None = None
         self.users_damage = ""
         found = self.units.read(self.users_file, limit=USERS_LIMIT)
         if isinstance(found, Regular):
@@ -178,6 +179,7 @@ class Host:
                 for _ in self.users.entries():
                     pass
             except DamagedUsers as error:
+                self._damaged_users = self.users
                 self.users, self.users_damage = None, str(error)
         elif not (isinstance(found, Absent) and found.errno == 2):
             reason = os.strerror(found.errno) if hasattr(found, "errno") else "not a regular file"
@@ -368,12 +370,14 @@ class Host:
         self, name: bytes, to_look_at: dict[bytes, Account], steps: list[Step] | None
     ) -> tuple[Owner, bytes] | Outcome | None:
         """Whose the local name is (qmail-lspawn.c: nughde_get, spawn)."""
-        if self.users_damage:
+        # Where a part of users/cdb is damaged qmail-lspawn still finds the rest; rules trust none of it.
+        users = self._damaged_users if self.users_damage else self.users
+        if self.users_damage and users is None:
             reason = "users/cdb cannot be used: qmail-lspawn defers all local mail"
             return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, self.users_file)
-        if self.users is not None:
+        if users is not None:
             try:
-                hit = self.users.lookup(name)
+                hit = users.lookup(name)
             except DamagedUsers as error:
                 return Outcome(Verdict.DEFER, Kind.DEFERRAL, f"users/cdb: {error}", self.users_file)
             if hit is not None:

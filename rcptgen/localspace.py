@@ -289,6 +289,20 @@ class _Piece:
                     self._colons(name, outcome)
                     continue
                 self._put(relative + name, moved)
+        self._slashes(table)
+
+    def _slashes(self, table: Table) -> None:
+        """Reports the directories below which something is accepted: a slash may be written twice, or more often."""
+        told: set[bytes] = set()
+        accepted = [(name, one) for name, one in table.prefixes.items() if one.accepted and b"/" in name]
+        for outcome, names in table.groups.items():
+            if outcome.accepted and (b"/" in (names.joined or b"") or any(b"/" in name for name in names.odd)):
+                accepted += [(name, outcome.at(name)) for name in names if b"/" in name]
+        for name, found in sorted(accepted, key=itemgetter(0)):
+            rule = self._relative + name.partition(b"/")[0] + b"//*"
+            if rule not in told:
+                told.add(rule)
+                self._unsayable.append(Unsayable(rule, "repeated slashes are not written", found.file, found.line))
 
     def add_raw(self, table: Table) -> None:
         """Puts the rules of a table of raw tails into the view; an exact claim takes its answer for the empty tail."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import resource
 import signal
 import time
@@ -22,12 +23,14 @@ def install(
     kill: tuple[bytes, ...] = (),
     slow: tuple[bytes, ...] = (),
     spare: int | None = None,
+    shuffle: int | None = None,
 ) -> None:
     """From now on SourceTree meets faults at the given paths of the host.
 
     `eio`: directories and files that give EIO when they are opened; `looks`: paths that give
     EIO to stat, as qmail-getpw does it; `hang`: never answer; `slow`: answer after a second;
-    `kill`: the worker is killed there; `spare`: so many descriptors are left.
+    `kill`: the worker is killed there; `spare`: so many descriptors are left; `shuffle`:
+    directories list their names in an order that hangs on the number.
     """
 
     def met(path: bytes) -> int:
@@ -57,6 +60,17 @@ def install(
         return failure(number) if number else real_read(directory, name, **named)
 
     Directory.read = read  # type: ignore[method-assign,assignment]
+    if shuffle is not None:
+        chance = random.Random(shuffle)
+        real_names = Directory.names
+
+        def names(directory: Directory, **named: Any) -> Any:
+            found = real_names(directory, **named)
+            if isinstance(found, list):
+                chance.shuffle(found)
+            return found
+
+        Directory.names = names  # type: ignore[method-assign]
     if spare is not None:
         lowest = os.dup(0)
         os.close(lowest)

@@ -201,11 +201,31 @@ def forked_workers() -> Iterator[None]:
 # --- Faults in the worker ----------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A program whose workers meet faults."""
+
+    faults: dict[str, Any]
+
+    @property
+    def program(self) -> list[str]:
+        """What stands for `rcptgen` on a command line."""
+        code = (
+            f"import sys; sys.path.insert(0, {str(HERE)!r})\n"
+            "from runs import faults\n"
+            "from rcptgen.cli import main\n"
+            f"with faults(**{self.faults!r}):\n"
+            "    main()\n"
+        )
+        return [sys.executable, "-c", code]
+
+
 @contextmanager
-def faults(*, time_limit: float | None = None, **wanted: Any) -> Iterator[None]:
+def faults(*, time_limit: float | None = None, **wanted: Any) -> Iterator[Started]:
     """Every worker that is started within meets the faults `wanted`; see `faulty.install`.
 
-    `time_limit` replaces the seconds that the parent waits for a worker.
+    `time_limit` replaces the seconds that the parent waits for a worker.  What it answers
+    starts the real program as a process of its own that meets the same.
     """
 
     def start(arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
@@ -223,4 +243,4 @@ def faults(*, time_limit: float | None = None, **wanted: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(units, "subprocess", _starting(start))
         patch.setattr(units.Worker, "__init__", limited)
-        yield
+        yield Started(wanted)

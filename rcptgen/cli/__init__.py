@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -20,6 +22,7 @@ from rcptgen.source.tree import Absent, Regular, SourceTree
 DEFAULT_STATE = b"/var/lib/rcptgen"
 INTERRUPTED = 130
 BUG = 70
+_CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 COMMANDS = {
     "compile": "compile_",
@@ -69,8 +72,12 @@ class Globals:
 
     def need_root(self) -> None:
         """Raises NeedsRoot where only root could read the host as its users do."""
-        if self.root == b"/" and os.geteuid() != 0:
+        if os.geteuid() == 0:
+            return
+        if self.root == b"/":
             raise NeedsRoot("the live host is read as each home's owner: that needs root")
+        if not self.quiet:
+            _say("not run as root: what each owner may read is judged from the mode bits alone")
 
 
 class _Lazy(click.Group):
@@ -118,7 +125,10 @@ def run(arguments: list[str]) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except click.UsageError as error:
-        error.show()
+        text = io.StringIO()
+        error.show(file=text)
+        for line in text.getvalue().splitlines():
+            click.echo(safe(line), err=True)
         return UsageTrouble.status
     except click.ClickException as error:
         _say(error.format_message())
@@ -127,27 +137,76 @@ def run(arguments: list[str]) -> int:
         _say("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away (head, less); Python must not complain about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # The reader went away (head, less).
+        _forget_output()
         return 128 + 13
     except RcptgenError as error:
         for line in str(error).split("\n"):
             _say(line)
         return UsageTrouble.status if given.asking and error.status == 1 else error.status
+    except OSError as error:
+        if error.filename is None and error.errno in _CANNOT_WRITE:
+            _say(f"cannot write the answer: {error.strerror}")
+            _forget_output()
+            return UsageTrouble.status
+        return _bug()
     except Exception:  # noqa: BLE001 - the last resort: a bug is told apart from every answer
-        _say("this is a bug in rcptgen:")
-        sys.stderr.write("".join(click.unstyle(line) for line in traceback.format_exc()))
-        return BUG
+        return _bug()
+
+
+def _bug() -> int:
+    _say("this is a bug in rcptgen:")
+    for line in traceback.format_exc().splitlines():
+        click.echo(safe(line), err=True)
+    return BUG
+
+
+def _forget_output() -> None:
+    """What is left in Python's buffer must not make it complain, and change the status, at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def safe(text: str) -> str:
+    """`text` for a terminal, whatever names it was made of."""
+    return shown(text.encode("utf-8", "surrogateescape"))
 
 
 def _say(text: str) -> None:
-    click.echo(f"rcptgen: {shown(text.encode('utf-8', 'surrogateescape'))}", err=True)
+    click.echo(f"rcptgen: {safe(text)}", err=True)
 
 
 def _colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
 
 
+class _Talk(io.FileIO):
+    """stderr: that nobody hears us changes neither what we do nor the exit status."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return len(data)
+
+
+def _streams() -> None:
+    """Descriptors 0 to 2 are open, so that no file of ours gets their numbers, and can take any text."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - an answer that goes nowhere is an error
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Not every locale can spell every name.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    talk = io.BufferedWriter(_Talk(2, "w", closefd=False))
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    sys.stderr = io.TextIOWrapper(talk, encoding, "backslashreplace", line_buffering=True)
+
+
 def main() -> None:
     """The console script."""
+    _streams()
     sys.exit(run(sys.argv[1:]))

@@ -34,6 +34,8 @@ def command(given: Globals, targets: tuple[str, ...], wait: float, as_object: bo
     given.asking = False
     given.need_root()
     config = given.config()
+    if given.state() is None:
+        raise click.UsageError("what is held stands in the state directory: with --root, name it with --state")
     request = Request(
         outputs=requested(given, config, targets, dry_run=False),
         state=given.state(),

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import click
 
-from rcptgen.cli import Globals
+from rcptgen.cli import Globals, safe
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.rules.outcome import Outcome, Verdict
@@ -47,7 +47,7 @@ def command(given: Globals, as_lines: bool, null: bool, addresses: tuple[str, ..
 
 def _from_stdin(end: bytes) -> Iterator[bytes]:
     rest = b""
-    while chunk := os.read(sys.stdin.fileno(), 1 << 16):
+    while chunk := os.read(0, 1 << 16):
         *whole, rest = (rest + chunk).split(end)
         yield from whole
     if rest:
@@ -66,7 +66,12 @@ def _batches(wanted: Iterable[bytes]) -> Iterator[list[bytes]]:
 
 
 def _text(address: bytes, outcome: Outcome) -> str:
-    return f"{outcome.verdict}\t{shown(address)}\t{outcome.reason}"
+    return f"{outcome.verdict}\t{shown(address)}\t{_reason(outcome.reason)}"
+
+
+@lru_cache(maxsize=1024)
+def _reason(text: str) -> str:
+    return safe(text)
 
 
 def _json(address: bytes, outcome: Outcome, accepted: bool) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from rcptgen.cli import Globals
+from rcptgen.cli import Globals, safe
 from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError
@@ -190,14 +190,14 @@ def _output(one: Outcomes) -> dict[str, Any]:
 
 def _talk(given: Globals, request: Request, result: Result) -> None:
     for problem in result.problems:
-        click.echo(f"rcptgen: {problem}", err=True)
+        click.echo(f"rcptgen: {safe(problem)}", err=True)
     if given.quiet:
         return
     whole = given.verbose or sys.stderr.isatty() or request.dry_run
     if not (whole or result.changed or result.status):
         return
     for line in _lines(request, result, whole=whole, verbose=given.verbose):
-        click.echo(line, err=True)
+        click.echo(safe(line), err=True)
 
 
 def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> Iterator[str]:

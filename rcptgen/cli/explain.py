@@ -7,7 +7,7 @@ import os
 
 import click
 
-from rcptgen.cli import Globals
+from rcptgen.cli import Globals, safe
 from rcptgen.cli.check import outcome_json
 from rcptgen.errors import RcptgenError
 from rcptgen.host import Host
@@ -38,9 +38,9 @@ def command(given: Globals, as_object: bool, address: str) -> int:
         click.echo(json.dumps({**members, "steps": steps, "answers": answers}))
         return int(not accepted)
     for step in trace.steps:
-        click.echo(f"  {_place(step.file, step.line)}{step.text}")
+        click.echo(f"  {_place(step.file, step.line)}{safe(step.text)}")
     outcome = trace.outcome
-    click.echo(f"  {_place(outcome.file, outcome.line)}{outcome.reason}")
+    click.echo(f"  {_place(outcome.file, outcome.line)}{safe(outcome.reason)}")
     click.echo(f"{outcome.verdict} ({outcome.kind}); {'accepted' if accepted else 'refused'}: {shown(wanted)}")
     for one in answers:
         click.echo(f"  {one['path']} ({one['target']}): {one['answer']}")

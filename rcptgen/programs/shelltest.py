@@ -98,7 +98,7 @@ class Test:
         if len(arguments) < 4 or len(arguments) > MAX_ARGUMENTS:
             raise _Undecided
         answer, rest = self._or(arguments, 0)
-        if rest and all(isinstance(one, bytes) and (_harmless(one) or one in (b"=", b"!=")) for one in arguments):
+        if rest and all(isinstance(one, bytes) and (_harmless(one) or one in _BINARY) for one in arguments):
             raise _Refused
         if rest:
             raise _Undecided

@@ -446,11 +446,14 @@ class _Enumeration:
         """Looks into one directory below the home: extensions with slashes in them."""
         relative, key, above = pending.pop()
         home = self._home
+        # The directory's own name, with the slash: found where it cannot be read, else the search goes on.
+        itself = None if first else home._read(relative + b"/", EntryType.UNKNOWN)
         found = home._tree.directory(home._path(relative))
         if isinstance(found, FailedForNow):
             home._failed(found)
         if isinstance(found, Refused | FailedForNow):
-            self._prefixes[key] = _deferral("the directory cannot be entered by its owner", home._path(relative))
+            below = _deferral("the directory cannot be entered by its owner", home._path(relative))
+            self._prefixes[key] = below if first or itself is not None else replace(below, widened=True)
             return True
         if not isinstance(found, Directory):
             return True
@@ -467,6 +470,8 @@ class _Enumeration:
             text = "the directory cannot be listed"
             self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, home._path(relative), widened=True)
             return True
+        if itself is not None:
+            self._add(key, itself)
         self._take(names, relative + b"/", first, key, pending, (*above, here))
         return True
 

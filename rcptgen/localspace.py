@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, product
+from operator import itemgetter
 
 from rcptgen.qmail.dotqmail import safe_extension
 from rcptgen.qmail.passwd import Account

@@ -147,6 +147,10 @@ class Reader:
         answers: list[bool | FailedForNow] = []
         with self._tree.acting_as(identity):
             for account in accounts:
+                if not account.home:
+                    # stat(2) finds nothing under an empty path, in whatever directory.
+                    answers.append(False)
+                    continue
                 found = self._tree.status(os.path.join(directory, account.home))
                 if isinstance(found, FailedForNow):
                     answers.append(found)

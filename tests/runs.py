@@ -167,7 +167,7 @@ class Forked:
         try:
             os.dup2(os.open(os.devnull, os.O_RDWR), 0)
             os.closerange(3, pipe)
-            os.closerange(pipe + 1, os.sysconf("SC_OPEN_MAX") if os.sysconf("SC_OPEN_MAX") < 1 << 16 else 1 << 16)
+            os.closerange(pipe + 1, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
             os.chdir("/")
             units.serve(pipe)
         finally:

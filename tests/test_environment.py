@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hosts import Host as Tree
 
 from rcptgen.host import Host
-from tests.hosts import Host as Tree
 
 pytestmark = pytest.mark.root
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from hosts import load_vector
 
 from rcptgen.cli import COMMANDS, cli
 from rcptgen.config import parse
-from tests.hosts import load_vector
 
 TOP = Path(__file__).parent.parent
 README = TOP / "README.md"

@@ -18,6 +18,7 @@ import randomhosts
 from hosts import BadTree, remove
 from hosts import Host as Laid
 from hypothesis import HealthCheck, assume, given, note, settings
+from hypothesis import strategies as st
 
 from rcptgen.compiler import Output, Request, Result, compile_host
 from rcptgen.config import Config
@@ -25,7 +26,6 @@ from rcptgen.host import Host
 from rcptgen.localspace import Unsayable
 from rcptgen.rules.outcome import Outcome, Verdict
 from rcptgen.targets import target
-from hypothesis import strategies as st
 
 pytestmark = pytest.mark.root
 

@@ -10,12 +10,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+from hosts import Vector, load_vectors
 
 from rcptgen.compiler import Output, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.host import Host
 from rcptgen.targets import target
-from tests.hosts import Vector, load_vectors
 
 VECTORS = Path(__file__).parent / "vectors"
 MODELLED = ("qmail",)

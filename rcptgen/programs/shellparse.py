@@ -159,9 +159,14 @@ class _Parser(Scanner):
                 patterns.append(self.word())
                 self.skip()
             self.need(b")")
+            if self.data.startswith(b";&", self.pos):
+                raise Unsupported
             body = None if self.operator() == b";;" or self.bare() == b"esac" else self.list()
             arms.append((tuple(patterns), body))
-            if not self.take(b";;"):
+            last = not self.take(b";;")
+            if self.operator() == b"&":
+                raise Unsupported  # `;&` and `;;&` of bash
+            if last:
                 self.need_word(b"esac")
                 break
         return Case(subject, tuple(arms))

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 _NUMBER = re.compile(rb"[ \t\n\v\f\r]*([+-]?)([0-9]+)")
 _MAX_ID = 0xFFFFFFFF
+_MAX_LONG = 0xFFFFFFFFFFFFFFFF
+_MOST_DIGITS = 21
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,18 @@ def _account(line: bytes, number: int) -> Account | None:
 
 
 def _id(text: bytes) -> tuple[int, bytes, bool]:
-    """The number a field begins with, clamped to 32 bits as glibc does; the rest; whether the field is well formed."""
+    """The number a field begins with, as strtoul(3) takes it; the rest; whether the field is well formed.
+
+    glibc has no use for a number of more than 32 bits, and a minus sign makes one of nearly every number.
+    """
     match = _NUMBER.match(text)
     if match is None or text[match.end() : match.end() + 1] not in (b":", b""):
         return 0, b"", False
-    value = int(match[2])
-    # strtoul wraps a minus sign into a large unsigned number before the clamp.
-    value = _MAX_ID if value and match[1] == b"-" else min(value, _MAX_ID)
-    return value, text[match.end() + 1 :], True
+    digits = match[2].lstrip(b"0")[:_MOST_DIGITS]
+    value = int(digits or b"0")
+    if match[1] == b"-" and value <= _MAX_LONG:
+        value = -value & _MAX_LONG
+    return value, text[match.end() + 1 :], value <= _MAX_ID
 
 
 def group_id(data: bytes, name: bytes) -> int | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 import cdbx
 
 from rcptgen.errors import UsageTrouble
-from rcptgen.publish.cdb import CdbWriter, read_cdb
+from rcptgen.publish.cdb import CdbWriter, DamagedCdb, read_cdb
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Answer, Line, Lowered, Record, Unsayable, Widened, rule_text
@@ -138,11 +138,14 @@ class Lowering:
             if self._sayable(prefix) or not outcome.accepted:
                 continue
             above = self._above(prefix)
-            if not self._answer(above)[1]:
-                self._said[above] = True
+            key, said = self._answer(above)
+            if not said:
+                key, self._said[above] = self._key(above), True
             if not self._truth(above):
                 reason = "a prefix that does not end at a break character"
-                self._widen(self._key(above), prefix, True, outcome, reason)
+                self._widen(key, prefix, True, outcome, reason)
+            elif outcome.widened:
+                self._widen(key, prefix, True, outcome, outcome.reason)
 
     def _lost(self) -> None:
         """Refused prefixes that no key can say, below something that is accepted."""
@@ -191,6 +194,8 @@ class Lowering:
             self._said[prefix] = True
             reason = "a name that ends in -default has the key of its prefix"
             self._widen(self._key(prefix), name, False, outcome, reason)
+        elif outcome.accepted and outcome.widened:
+            self._widen(key, name, False, outcome, outcome.reason)
         elif not outcome.accepted and said:
             reason = "a refused name that ends in -default has the key of its prefix"
             self._widen(key, name, False, outcome, reason)
@@ -220,8 +225,10 @@ class ValidrcpttoReader:
             assert isinstance(path, bytes)
             raise UsageTrouble(f"{os.fsdecode(path)}: {error.strerror}") from None
         try:
+            # cdbx takes any file; the walk judges its tables, and the first records.
+            next(read_cdb(self._fd, name=path if isinstance(path, bytes) else b""), None)
             self._cdb = cdbx.CDB(self._fd)
-        except OSError as error:
+        except (DamagedCdb, OSError) as error:
             self._release()
             raise UsageTrouble(f"not a cdb file: {error}") from None
 

@@ -169,7 +169,7 @@ class Maker:
 
     def operand(self) -> str:
         """A text that nobody takes for an operator of `test`."""
-        return self.one(["a", "help", "'x y'", '"$EXT"', "$N", "$DEFAULT", '"${UNSET-a}"', '"$B"', "''", "3", "a'b'"])
+        return self.one(["a", "help", "'x y'", '"$EXT"', "$EXT", '"$E"', '"${UNSET-a}"', '"$B"', "''", "3", "a'b'"])
 
     def expression(self, depth: int) -> str:
         match self.number(7 if depth else 3):
@@ -181,7 +181,9 @@ class Maker:
                 return f"{self.operand()} {self.one(['=', '!='])} {self.operand()}"
             case 3:
                 comparison = self.one(["-eq", "-ne", "-lt", "-le", "-gt", "-ge"])
-                return f"{self.one(['1', '3', '-4', '$N', '007'])} {comparison} {self.one(['0', '3', '$N'])}"
+                return (
+                    f"{self.one(['1', '3', '-4', '${#EXT}', '007'])} {comparison} {self.one(['0', '3', '${EXT:+9}'])}"
+                )
             case 4:
                 inner = self.expression(depth - 1)
                 return inner if inner.startswith(("!", "\\(")) else f"! {inner}"

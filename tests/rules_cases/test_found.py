@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hosts import Dir, Host, Link
+from hosts import Dir, Host, Link, assign_records, cdb_bytes
 
 from rcptgen.compiler import Output, Request, compile_host
 from rcptgen.config import Config
 from rcptgen.host import Host as Decided
+from rcptgen.qmail.passwd import accounts
 from rcptgen.rules.outcome import Outcome
 from rcptgen.targets import target
 
@@ -112,3 +113,90 @@ def test_a_mailbox_behind_a_link_to_nothing(tmp_path: Path) -> None:
     names = ["there", "nowhere", "slash", "twice"]
     verdicts = [decide(host, f"joe-{name}@h.example") for name in names]
     assert verdicts == ["deliver", "defer", "defer", "defer"]
+
+
+def test_the_own_name_of_a_directory(tmp_path: Path) -> None:
+    """qmail-local.c (qmeexists) opens it for reading, which is not what entering it takes."""
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "users/assign": "+x:joe:1001:1001:/home/joe:-x/::\n.\n",
+            "~joe/.qmail-x": Dir(mode=0o300),
+            "~joe/.qmail-x/y": BOUNCES,
+            "~joe/.qmail-read": Dir(mode=0o400),
+            "~joe/.qmail-default": BOUNCES,
+        },
+    )
+    names = ["x@h.example", "joe-x/@h.example", "joe-x@h.example", "xy@h.example", "joe-x/y@h.example"]
+    assert [decide(host, name) for name in names] == ["defer", "defer", "defer", "bounce", "bounce"]
+    assert [match(host, name).verdict for name in names] == ["defer", "defer", "defer", "bounce", "bounce"]
+    assert [decide(host, f"joe-read{rest}@h.example") for rest in ("", "/", "/y")] == ["bounce", "bounce", "defer"]
+    assert match(host, "joe-read/@h.example").widened
+
+
+def test_repeated_slashes_are_reported(tmp_path: Path) -> None:
+    """qmail-local.c (qmeexists) leaves them to the kernel, which takes them for one: no list can spell them out."""
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "~joe/.qmail-x/y": "./Mailbox\n",
+            "~joe/.qmail-n/y": BOUNCES,
+        },
+    )
+    names = ["joe-x/y@h.example", "joe-x///y@h.example", "joe-n/y@h.example"]
+    assert [decide(host, name) for name in names] == ["deliver", "deliver", "bounce"]
+    assert compiled(host, tmp_path, *names) == [True, False, False]
+    file = bytes(tmp_path / "other.cdb")
+    result = compile_host(host.root, Config(), Request((Output("validrcptto", file),), force=True))
+    rules = [one.rule for one in result.outputs[0].unsayable if one.reason == "repeated slashes are not written"]
+    assert rules == [b"joe-x//*@h.example"]
+
+
+def test_what_is_left_of_a_damaged_users_cdb(tmp_path: Path) -> None:
+    """qmail-lspawn.c (nughde_get): only a look-up that meets the damage defers; the list takes no chances."""
+    records = assign_records(b"=joe:joe:1001:1001:/home/joe:-:x:\n=ann:joe:1001:1001:/home/joe:-:x:\n.\n")
+    whole = cdb_bytes(records)
+    at = whole.index(b"!ann\0") - 8  # where the lengths of this record stand
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "users/cdb": whole[:at] + b"\xff\xff\xff\xff" + whole[at + 4 :],
+        },
+    )
+    names = ["joe@h.example", "joe-x@h.example", "ann@h.example"]
+    assert [decide(host, name) for name in names] == ["bounce", "bounce", "bounce"]
+    assert [match(host, name).verdict for name in names] == ["defer", "defer", "defer"]
+    assert compiled(host, tmp_path, *names) == [True, True, True]
+    host.write("users/cdb", whole[: len(whole) // 2])
+    assert [decide(host, name) for name in names] == ["defer", "defer", "defer"]
+
+
+@pytest.mark.parametrize(
+    ("number", "uid"),
+    [
+        ("4294967294", 4294967294),
+        ("4294967296", None),
+        ("18446744073709551615", None),
+        ("18446744073709551616", None),
+        ("9" * 5000, None),
+        ("0" * 5000 + "7", 7),
+        ("-1", None),
+        ("-0", 0),
+        ("-18446744073709551615", 1),
+        ("-18446744073709551616", None),
+        ("-" + "9" * 5000, None),
+    ],
+)
+def test_numbers_in_passwd(number: str, uid: int | None) -> None:
+    """qmail-getpw.c (userext) asks getpwnam, and glibc drops a line with a number that is too large (files-parse.c)."""
+    found = accounts(f"joe:x:{number}:1::/home/joe:\n".encode()).get(b"joe")
+    assert (found and found.uid) == uid
+    if uid is None:
+        second = accounts(f"joe:x:{number}:1::/home/joe:\njoe:x:2:2::/:\n".encode())
+        assert second[b"joe"].uid == 2

@@ -14,11 +14,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rcptgen.compiler import Output, Request, Result
     from rcptgen.compiler import compile_host as compile  # noqa: A004 - a caller reads it as rcptgen.compile
     from rcptgen.config import Config
     from rcptgen.errors import RcptgenError
     from rcptgen.host import Domain, DomainKind, DomainRules, Host
+    from rcptgen.request import Output, Request, Result
     from rcptgen.rules.outcome import Kind, Outcome, Verdict
 
 __version__ = "0.1.0"
@@ -48,10 +48,10 @@ _WHERE = {
     "Host": "rcptgen.host",
     "Kind": "rcptgen.rules.outcome",
     "Outcome": "rcptgen.rules.outcome",
-    "Output": "rcptgen.compiler",
+    "Output": "rcptgen.request",
     "RcptgenError": "rcptgen.errors",
-    "Request": "rcptgen.compiler",
-    "Result": "rcptgen.compiler",
+    "Request": "rcptgen.request",
+    "Result": "rcptgen.request",
     "Verdict": "rcptgen.rules.outcome",
 }
 

@@ -167,7 +167,8 @@ def parse(data: bytes, name: str) -> Config:
     """
     try:
         table = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
+        # TOMLDecodeError, UnicodeDecodeError, and what int() and deep nesting let through.
         raise ConfigurationError(f"{name}: not a TOML file: {error}") from None
     problems = list(_unknown_keys(table))
     if problems:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from rcptgen.publish.generation import Generation
+from rcptgen.errors import RcptgenError
+from rcptgen.publish.generation import DamagedState, Generation, path_key
 from rcptgen.publish.packed import pack, unpack
+from rcptgen.publish.state import State
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
-from rcptgen.targets.base import Reader
+from rcptgen.targets.base import Reader, Target
 
 
 @dataclass(slots=True)
@@ -68,3 +72,56 @@ class Memory:
         domains = exact.keys() | prefixes.keys()
         blobs = {one: pack(Table(exact.get(one, {}), prefixes.get(one, {}))) for one in domains}
         return cls(exists=bool(blobs), _blobs=blobs)
+
+
+def remember(
+    state: State | None, files: Sequence[tuple[Target, bytes]], warnings: list[str], stack: ExitStack
+) -> Memory:
+    """What was published last: from the state where it made the files, else from the first of the files themselves.
+
+    Without a state directory nothing is remembered.  What was opened stays open as long as
+    `stack`; why something was not used is added to `warnings`.
+    """
+    if state is None:
+        return Memory()
+    generation = _last_generation(state, [path for _, path in files], warnings)
+    if generation is not None:
+        return Memory.of_generation(stack.enter_context(generation))
+    for target, path in files:
+        if not os.path.exists(path):
+            continue
+        try:
+            reader = target.open(path)
+            try:
+                return Memory.of_file(reader)
+            finally:
+                reader.close()
+        except RcptgenError as error:
+            warnings.append(f"the published file cannot be compared with: {error}")
+    return Memory()
+
+
+def _last_generation(state: State, paths: list[bytes], warnings: list[str]) -> Generation | None:
+    """The generation that made the published files, if nothing in it is damaged."""
+    found = _matching(state, paths)
+    if found is None:
+        return None
+    try:
+        # All of it now: damage must show before anything is built on it.
+        for _ in found.blobs():
+            pass
+    except DamagedState as error:
+        found.close()
+        warnings.append(f"{os.fsdecode(state.path)}: {error}; the state is not used")
+        return None
+    return found
+
+
+def _matching(state: State, paths: list[bytes]) -> Generation | None:
+    """The generation of the published files; an output that is new in the configuration does not count."""
+    named = state.current()
+    if named is not None:
+        if named.matches(path for path in paths if path_key(path) in named.meta.digests):
+            return named
+        named.close()
+    return state.current(paths)

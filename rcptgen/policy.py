@@ -55,7 +55,7 @@ class Policy:
         self.prepended = prepended
         self.kept: dict[bytes, str] = {}
         self._locals = sum(1 for one in host.domains() if one.kind is DomainKind.LOCAL)
-        self._prepended_names: frozenset[bytes] = frozenset()
+        self._prepended: dict[bytes, Claim] = {}
         self._prepared = False
         self._views: Views = {}
         if self._settings.dead_forwards != "accept":
@@ -74,10 +74,10 @@ class Policy:
             return
         values = {entry.value.lower() + b"-" for entry in host.routing.virtualdomains if entry.value}
         space = host.space()
-        from_users = {name for name in values if name and space.claim(name + b"x").name == name}
-        self._prepended_names = frozenset(
-            name for name in from_users if space.claim(name + b"x").file == host.users_file
-        )
+        covering = [next(space.claims_below(name)) for name in values]
+        self._prepended = {
+            claim.name: claim for claim in covering if claim.name in values and claim.file == host.users_file
+        }
         mode = self._settings.prepended
         if mode == "auto":
             limit = PREPENDED_BACK if self.prepended == "prefix" else PREPENDED_LIMIT
@@ -86,9 +86,9 @@ class Policy:
 
     def _prepended_keys(self, limit: int) -> int:
         """How many keys the prepended names make in the local domains, or something above `limit`."""
-        space, units = self.host.space(), self.host.units
-        count = len(self._prepended_names) * self._locals
-        claims = [space.claim(name + b"x") for name in sorted(self._prepended_names)]
+        units = self.host.units
+        count = len(self._prepended) * self._locals
+        claims = [self._prepended[name] for name in sorted(self._prepended)]
         for at in range(0, len(claims), STRETCH):
             stretch = [claim for claim in claims[at : at + STRETCH] if claim.fixed is None]
             units.ahead(claim.owner for claim in stretch)
@@ -105,7 +105,7 @@ class Policy:
         def skip(claim: Claim) -> Outcome | None:
             if not local or not claim.wildcard:
                 return None
-            if claim.name in self._prepended_names and self.prepended != "exact":
+            if claim.name in self._prepended and self.prepended != "exact":
                 if self.prepended == "refuse":
                     reason = "[policy] prepended refuses these names"
                     return Outcome(Verdict.BOUNCE, Kind.REFUSAL, reason, claim.file)
@@ -213,8 +213,10 @@ class Policy:
             return table, [Unsayable(b"*%*", reason, file, line)]
         reason = "percent-hacked addresses mean other domains: the domain is accepted whole"
         whole = Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, file, line, widened=True)
-        exact = {name: outcome.at(name) for name, outcome in table.exact()}
-        return Table(exact, {**table.prefixes, b"": whole}), []
+        # A refused prefix would refuse the percent-hacked names below it, too.
+        exact = {n: o.at(n) for n, o in table.exact() if o.accepted or b"%" not in n}
+        prefixes = {n: o for n, o in table.prefixes.items() if o.accepted}
+        return Table(exact, {**prefixes, b"": whole}), []
 
 
 def _only(table: Table, name: bytes) -> Table:

@@ -12,6 +12,8 @@ from hosts import Dir, Fifo, File, Link
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
+from rcptgen.config import Config, Qmail
+
 Table = dict[str, Any]
 
 WORDS = ("a", "b", "joe", "list", "default", "ann")
@@ -50,12 +52,13 @@ ASKING = (
     '|bouncesaying no test "$LOCAL" = joe-list\n./Mailbox\n',
 )
 MODES = (0o644, 0o644, 0o644, 0o644, 0o600, 0o666, 0o664, 0o000, 0o044, 0o744, 0o611)
+TARGETS = (".qmail-a", ".qmail-joe", ".", "/home/joe/.qmail-list", ".qmail-b-default")
 HOME_MODES = (0o755, 0o755, 0o755, 0o755, 0o700, 0o711, 0o311, 0o775, 0o777, 0o1755, 0o000)
 
 
 def names(*, slashes: bool = True) -> SearchStrategy[str]:
     """Local parts and extensions: words with something between them."""
-    between = ["-", "-", "-", "-", ".", ":", "", "--", "-.", *(["/"] if slashes else [])]
+    between = ["-", "-", "-", "-", ".", ":", "", "--", "-.", "+", *(["/"] if slashes else [])]
     parts = st.lists(st.tuples(st.sampled_from(WORDS), st.sampled_from(between)), min_size=1, max_size=4)
     plain = parts.map(lambda found: "".join(w + s for w, s in found[:-1]) + found[-1][0])
     odd = parts.map(lambda found: "".join(w + s for w, s in found))
@@ -66,6 +69,18 @@ def spelled() -> SearchStrategy[str]:
     """Local parts as senders write them."""
     long = st.sampled_from(["a.b.a.b.a.b", "joe-a:b.a:b.a:b", "a" * 31, "joe-" + "a" * 300, "joe-\xe9", "\n"])
     return st.one_of(names(), names(), names().map(str.upper), names().map(str.title), long, st.just(""))
+
+
+def configs() -> SearchStrategy[Config]:
+    """Mostly the defaults, and builds of qmail with another conf-break, conf-patrn, alias or default delivery."""
+    built = st.builds(
+        Qmail,
+        break_=st.sampled_from(["-", "+", ".", "", "a"]),
+        forbidden_modes=st.sampled_from([0o002, 0o022, 0]),
+        alias=st.sampled_from(["alias", "joe"]),
+        default_delivery=st.sampled_from(["./Mailbox", "|exit 100", "", '|test "$EXT" = a || exit 100']),
+    )
+    return st.one_of(st.just(Config()), st.just(Config()), built.map(lambda qmail: Config(qmail=qmail)))
 
 
 def domains() -> SearchStrategy[str]:
@@ -174,8 +189,10 @@ def _dot_qmail(draw: DrawFn, table: Table, home: str, contents: tuple[str, ...],
     if draw(st.integers(0, 7)):
         name = name.replace(".", ":").lower()
     stem = draw(st.sampled_from([".qmail-"] * 8 + [".qmail", ".qmail--", ".qmail-A", ".qmail-a/"]))
-    path = f"{home}/{stem}{name}" if draw(st.integers(0, 7)) else f"{home}/" + draw(
-        st.sampled_from([".qmail", ".qmail-default", ".qmaildefault", ".qmail-"])
+    path = (
+        f"{home}/{stem}{name}"
+        if draw(st.integers(0, 7))
+        else f"{home}/" + draw(st.sampled_from([".qmail", ".qmail-default", ".qmaildefault", ".qmail-"]))
     )
     path = path.rstrip("/")
     while "//" in path:
@@ -188,7 +205,7 @@ def _dot_qmail(draw: DrawFn, table: Table, home: str, contents: tuple[str, ...],
     elif kind == "dir":
         thing = Dir(mode=draw(st.sampled_from([0o755, 0o755, 0o000, 0o311, 0o444, 0o700])), uid=uid)
     elif kind == "link":
-        thing = Link(draw(st.sampled_from([".qmail-a", ".qmail-joe", ".", "/home/joe/.qmail-list", ".qmail-b-default"])))
+        thing = Link(draw(st.sampled_from(TARGETS)))
     else:
         thing = Fifo(mode=draw(st.sampled_from([0o644, 0o000])))
     _put(table, path, thing)
@@ -202,6 +219,6 @@ def _put(table: Table, path: str, thing: Any) -> None:
             return
         table.setdefault(above, Dir())
         above = above.rpartition("/")[0]
-    if path in table or any(isinstance(one, str) and one.startswith(path + "/") for one in table):
+    if path in table or any(one.startswith(path + "/") for one in table):
         return
     table[path] = thing

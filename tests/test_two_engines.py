@@ -82,12 +82,16 @@ def same(one: Outcome, other: Outcome) -> bool:
 
 
 @EXAMPLES
-@given(table=randomhosts.hosts(), wanted=st.lists(randomhosts.addresses(), min_size=1, max_size=25))
+@given(
+    table=randomhosts.hosts(),
+    config=randomhosts.configs(),
+    wanted=st.lists(randomhosts.addresses(), min_size=1, max_size=25),
+)
 def test_decide_and_rules_and_their_table_say_the_same(
-    tmp_path: Path, table: randomhosts.Table, wanted: list[bytes]
+    tmp_path: Path, table: randomhosts.Table, config: Config, wanted: list[bytes]
 ) -> None:
-    asking = asks(table)
-    with laid(tmp_path, table) as root, Host.open(root) as host:
+    asking = asks(table) or "$" in config.qmail.default_delivery
+    with laid(tmp_path, table) as root, Host.open(root, config) as host:
         for address, outcome in zip(wanted, host.decide_many(wanted), strict=True):
             if asking and not plain(address):
                 continue
@@ -110,18 +114,20 @@ def test_decide_and_rules_and_their_table_say_the_same(
 @EXAMPLES
 @given(
     table=randomhosts.hosts(asking=False, slashes=False),
+    config=randomhosts.configs(),
     wanted=st.lists(randomhosts.addresses(), min_size=1, max_size=25),
 )
 def test_the_compiled_file_refuses_nothing_that_the_host_takes(
-    tmp_path: Path, table: randomhosts.Table, wanted: list[bytes]
+    tmp_path: Path, table: randomhosts.Table, config: Config, wanted: list[bytes]
 ) -> None:
+    assume("$" not in config.qmail.default_delivery)
     with laid(tmp_path, table) as root:
         file = bytes(root.parent / "validrcptto.cdb")
-        result = compile_host(root, Config(), Request((Output("validrcptto", file),), force=True))
+        result = compile_host(root, config, Request((Output("validrcptto", file),), force=True))
         widened = {one.key for one in result.outputs[0].widened}
-        reader = target("validrcptto").open(file)
+        reader = target("validrcptto", break_=config.qmail.break_.encode()).open(file)
         try:
-            with Host.open(root) as host:
+            with Host.open(root, config) as host:
                 domains = {one.name for one in host.domains()}
                 for address, outcome in zip(wanted, host.decide_many(wanted), strict=True):
                     local, at, domain = address.lower().rpartition(b"@")

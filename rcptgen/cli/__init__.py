@@ -136,8 +136,8 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader went away (head, less).
+    except (BrokenPipeError, SystemExit):
+        # The reader went away (head, less): click then exits with 1, which would be an answer.
         _forget_output()
         return 128 + 13
     except RcptgenError as error:

@@ -7,12 +7,15 @@ import os
 import click
 
 from rcptgen.cli import Globals
+from rcptgen.errors import SourceFailed
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.rules.shown import shown
 from rcptgen.targets import target as target_called
 from rcptgen.targets import target_names
+from rcptgen.targets.base import Line
 from rcptgen.targets.witness import Proof
+from rcptgen.units import State
 
 MOST_SHOWN = 20
 
@@ -25,7 +28,8 @@ MOST_SHOWN = 20
 def command(given: Globals, target: str, full: bool, file: str) -> int:
     """Ask the compiled FILE for addresses at the boundary of every rule of the host.
 
-    Status 0 when it refuses none that is accepted, and accepts no other than the format makes it.
+    And for everything that stands in it.  Status 0 when it refuses none that is accepted, and
+    accepts no other than the format makes it.
     """
     given.need_root()
     config = given.config()
@@ -33,13 +37,24 @@ def command(given: Globals, target: str, full: bool, file: str) -> int:
     reader = chosen.open(os.fsencode(file))
     proof = Proof(full=full)
     reasons: dict[bytes, str] = {}
+    lines: dict[bytes, list[Line]] = {}
     try:
+        for line in reader.lines():
+            if line.domain is not None:
+                lines.setdefault(line.domain.lower(), []).append(line)
         with Host.open(given.root, config, look_at_mailboxes=False) as host:
             policy = Policy(host)
             for domain in host.domains():
                 shaped = policy.shape(domain)
                 proof.add(domain.name, shaped.table)
+                proof.add_lines(domain.name, shaped.table, lines.pop(domain.name, ()))
                 reasons |= {one.key: one.reason for one in chosen.lower(domain.name, shaped.table).widened}
+            failed = [one for one in host.units.unhealthy() if one.state in (State.FAILED, State.SUSPECT)]
+            if failed:
+                said = "\n".join(f"{shown(one.path)}: {one.reason}" for one in failed)
+                raise SourceFailed(f"{said}\nnothing can be proved while that is so")
+        for name, left in lines.items():
+            proof.add_lines(name, None, left)
         refused, accepted = proof.check(reader)
     finally:
         reader.close()

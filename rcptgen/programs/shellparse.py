@@ -95,8 +95,8 @@ class _Parser(Scanner):
 
     def pipeline(self) -> Pipeline:
         negated = self.take_word(b"!")
-        if negated and self.bare() == b"!":
-            raise Unsupported  # bash takes several, dash and busybox do not
+        if negated and (self.bare() == b"!" or not self.starts_command()):
+            raise Unsupported  # bash takes several, and one before nothing; dash and busybox do not
         commands = [self.command()]
         while self.take(b"|"):
             if self.bare() == b"!":

@@ -91,8 +91,8 @@ class Test:
                 return self._filled(one)
             case [bytes(), bytes(operator), bytes()] if not operator.startswith((b"-", b"<", b">", b"\\", b"=")):
                 raise _Refused
-            case [b"!", b"!" | b"(", _, _, *_]:
-                raise _Undecided  # dash and busybox each read some of these in ways of their own
+            case [b"!" | b"(", b"!" | b"(", _, _, *_] | [b"(", _, _, b")"]:
+                raise _Undecided  # dash, busybox and coreutils each read some of these in ways of their own
             case [b"!", one, two, three]:
                 return _negated(self._by_number([one, two, three]))
         if len(arguments) < 4 or len(arguments) > MAX_ARGUMENTS:

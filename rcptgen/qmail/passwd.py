@@ -74,5 +74,7 @@ def group_id(data: bytes, name: bytes) -> int | None:
     for raw in data.split(b"\n"):
         fields = raw.lstrip(b" \t").split(b":")
         if len(fields) >= 3 and fields[0] == name and fields[2].isdigit():
-            return int(fields[2])
+            number = int(fields[2].lstrip(b"0")[:_MOST_DIGITS] or b"0")
+            if number <= _MAX_ID:
+                return number
     return None

@@ -7,7 +7,9 @@ and a value that begins with `-` refuses.  An address without `@` is only looked
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
 import cdbx
@@ -213,6 +215,15 @@ class Lowering:
         self._unsayable.append(Unsayable(rule, reason, found.file, found.line))
 
 
+def _opened(path: bytes) -> int:
+    """A regular file, open; a fifo of that name is never waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file")
+
+
 class ValidrcpttoReader:
     """The look-up of the patched qmail-smtpd.c, over one cdb."""
 
@@ -220,7 +231,7 @@ class ValidrcpttoReader:
         self._break = break_
         self._own = isinstance(path, bytes)
         try:
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if isinstance(path, bytes) else path
+            self._fd = _opened(path) if isinstance(path, bytes) else path
         except OSError as error:
             assert isinstance(path, bytes)
             raise UsageTrouble(f"{os.fsdecode(path)}: {error.strerror}") from None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rcptgen.rules.table import Table
-from rcptgen.targets.base import Reader
+from rcptgen.targets.base import Line, Reader
 
 SAMPLE = 60_000
 SPARSE = 64
@@ -35,6 +35,14 @@ class Proof:
         for address, local in self._addresses(domain, table):
             found = table.match(local.lower())
             self._wanted.append((address, found is not None and found.accepted))
+
+    def add_lines(self, domain: bytes, table: Table | None, lines: Iterable[Line]) -> None:
+        """Takes what a file itself holds of a domain (None: it is no domain of the host) as witnesses."""
+        for line in lines:
+            local = line.name + (UNKNOWN if line.prefix else b"")
+            if local:
+                found = table.match(local.lower()) if table is not None else None
+                self._wanted.append((local + b"@" + domain, found is not None and found.accepted))
 
     def _addresses(self, domain: bytes, table: Table) -> Iterator[tuple[bytes, bytes]]:
         at = b"@" + domain

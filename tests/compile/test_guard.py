@@ -82,7 +82,10 @@ def test_held_is_said(tmp_path: Path) -> None:
     done = site.run("compile", "-t", site.output)
     assert done.status == 3
     assert done.out == ""
-    assert "shop.example: 6 of 10 names would go (n00, n01, n02, n03, n04, ...); release: rcptgen approve shop.example\n" in done.err
+    assert (
+        "shop.example: 6 of 10 names would go (n00, n01, n02, n03, n04, ...); release: rcptgen approve shop.example\n"
+        in done.err
+    )
 
 
 @pytest.mark.parametrize(

@@ -188,7 +188,8 @@ class Maker:
                 inner = self.expression(depth - 1)
                 return inner if inner.startswith(("!", "\\(")) else f"! {inner}"
             case 5:
-                return rf"\( {self.expression(depth - 1)} \)"
+                inner = self.expression(depth - 1)
+                return inner if inner.startswith(("!", "\\(", "-")) else rf"\( {inner} \)"
         return f"{self.expression(depth - 1)} {self.one(['-a', '-o'])} {self.expression(depth - 1)}"
 
     def simple(self) -> str:

@@ -194,8 +194,12 @@ CASES = [
         virtual(".a.example:joe\n"),
         {"x.a@far.example": "remote", "a.a.example": "bounce"},
     ),
-    Case("conf-break: another character ends the account's name", {**JOE}, {"joe+a@mail.example": "deliver",
-         "joe-a@mail.example": "bounce"}, Config(qmail=Qmail(break_="+"))),
+    Case(
+        "conf-break: another character ends the account's name",
+        {**JOE},
+        {"joe+a@mail.example": "deliver", "joe-a@mail.example": "bounce"},
+        Config(qmail=Qmail(break_="+")),
+    ),
     Case(
         "conf-break: with none there are no extensions of users",
         {**JOE, "alias/.qmail-joe-a": MAIL},

@@ -38,12 +38,21 @@ CASES = [
         joe(**{".qmail": "|exit 100\n", ".qmail-default": MAIL}),
         {"joe-@mail.example": "deliver", "joe@mail.example": "bounce"},
     ),
-    Case("27 joe- finds .qmail- first", joe(**{".qmail-": "|exit 100\n", ".qmail-default": MAIL}),
-         {"joe-@mail.example": "bounce", "joe-x@mail.example": "deliver"}),
-    Case("28 joe-list is not in list-default, joe-list- is", ext(list_default=MAIL),
-         answers(list="bounce", list_="deliver", list_x="deliver", list_x_y="deliver", listx="bounce")),
-    Case("29 a default file by its name", ext(list_default=MAIL),
-         answers(list_default="deliver", default="bounce", list_default_default="deliver")),
+    Case(
+        "27 joe- finds .qmail- first",
+        joe(**{".qmail-": "|exit 100\n", ".qmail-default": MAIL}),
+        {"joe-@mail.example": "bounce", "joe-x@mail.example": "deliver"},
+    ),
+    Case(
+        "28 joe-list is not in list-default, joe-list- is",
+        ext(list_default=MAIL),
+        answers(list="bounce", list_="deliver", list_x="deliver", list_x_y="deliver", listx="bounce"),
+    ),
+    Case(
+        "29 a default file by its name",
+        ext(list_default=MAIL),
+        answers(list_default="deliver", default="bounce", list_default_default="deliver"),
+    ),
     Case(
         "30 a dot and a colon reach the same file, a dot or a capital in its name is never reached",
         ext(**{"a:b": MAIL, "c.d": MAIL, "E": MAIL, "f:_default": MAIL}),
@@ -68,14 +77,26 @@ CASES = [
         ext(a=File(MAIL, mode=0o664), b=File(MAIL, mode=0o646), c=File("|exit 100\n", mode=0o646)),
         answers(a="deliver", b="defer", c="defer"),
     ),
-    Case("32 a home that the group may write is fine", {**joe(), "~joe": Dir(mode=0o775)},
-         {"joe@mail.example": "deliver", "joe-x@mail.example": "bounce"}),
-    Case("33 a writable home defers what does not exist, too", {**joe(), "~joe": Dir(mode=0o757)},
-         {"joe@mail.example": "defer", "joe-x@mail.example": "defer"}),
-    Case("33 and so does a sticky one", {**joe(), "~joe": Dir(mode=0o1755)},
-         {"joe@mail.example": "defer", "joe-x@mail.example": "defer"}),
-    Case("a home that can be entered and not listed", {**ext(a=MAIL), "~joe": Dir(mode=0o311)},
-         answers(a="deliver", b="bounce")),
+    Case(
+        "32 a home that the group may write is fine",
+        {**joe(), "~joe": Dir(mode=0o775)},
+        {"joe@mail.example": "deliver", "joe-x@mail.example": "bounce"},
+    ),
+    Case(
+        "33 a writable home defers what does not exist, too",
+        {**joe(), "~joe": Dir(mode=0o757)},
+        {"joe@mail.example": "defer", "joe-x@mail.example": "defer"},
+    ),
+    Case(
+        "33 and so does a sticky one",
+        {**joe(), "~joe": Dir(mode=0o1755)},
+        {"joe@mail.example": "defer", "joe-x@mail.example": "defer"},
+    ),
+    Case(
+        "a home that can be entered and not listed",
+        {**ext(a=MAIL), "~joe": Dir(mode=0o311)},
+        answers(a="deliver", b="bounce"),
+    ),
     Case(
         "34 what cannot be read ends the search, also a directory, a fifo, or a link to it",
         ext(
@@ -160,11 +181,13 @@ CASES = [
     Case(
         "41 a lone &, no domain, <x>, ~/Mailbox: all are forwards",
         lines(a="&\n", b="x\n", c="<x>\n", d="~/Mailbox\n", e="&x@far.example\n"),
-        answers(a="deliver forward", b="deliver forward", c="deliver forward", d="deliver forward", e="deliver forward"),
+        answers(
+            a="deliver forward", b="deliver forward", c="deliver forward", d="deliver forward", e="deliver forward"
+        ),
     ),
     Case(
         "42 the last word counts: delivered and then bounced is a bounce",
-        lines(a="./Mailbox\n|exit 100\n", b="|exit 0\nx@far.example\n|exit 100\n", c="./Mailbox\n|exit 99\n|exit 100\n"),
+        lines(a="./Mailbox\n|exit 100\n", b="|exit 0\nx@far.example\n|exit 100\n", c="./x\n|exit 99\n|exit 100\n"),
         answers(a="bounce", b="bounce", c="deliver"),
     ),
     Case(
@@ -245,8 +268,13 @@ CASES = [
     ),
     Case(
         "a mailbox that cannot be written defers",
-        {**ext(a="./nosuch/box\n", b="./Dir/\n", c="./Dir\n", d="./Maildir/\n"), "~joe/Dir": Dir(),
-         "~joe/Maildir/new": Dir(uid=1001), "~joe/Maildir/tmp": Dir(uid=1001), "~joe/Maildir/cur": Dir(uid=1001)},
+        {
+            **ext(a="./nosuch/box\n", b="./Dir/\n", c="./Dir\n", d="./Maildir/\n"),
+            "~joe/Dir": Dir(),
+            "~joe/Maildir/new": Dir(uid=1001),
+            "~joe/Maildir/tmp": Dir(uid=1001),
+            "~joe/Maildir/cur": Dir(uid=1001),
+        },
         answers(a="defer", b="defer", c="defer", d="deliver mailbox"),
     ),
     Case(
@@ -263,8 +291,11 @@ CASES = [
     ),
     Case(
         "conf-patrn: what others or the group may write is a setting",
-        {**ext(a=File(MAIL, mode=0o664), b=File(MAIL, mode=0o646)), "passwd": {"joe": 1001, "ann": 1002},
-         "~ann": Dir(mode=0o775)},
+        {
+            **ext(a=File(MAIL, mode=0o664), b=File(MAIL, mode=0o646)),
+            "passwd": {"joe": 1001, "ann": 1002},
+            "~ann": Dir(mode=0o775),
+        },
         {**answers(a="defer", b="deliver"), "ann@mail.example": "defer", "ann-x@mail.example": "defer"},
         Config(qmail=Qmail(forbidden_modes=0o020)),
     ),

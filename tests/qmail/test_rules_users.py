@@ -114,8 +114,12 @@ CASES = [
     ),
     Case(
         "20 a uid that does not begin with a digit is root's, and root gets no mail",
-        assign("=a:joe:x:1001:/home/joe:::", "=b:joe:-1:1001:/home/joe:::", "=c:joe:0:1:/home/joe:::",
-               "=d:joe:1001x:1001:/home/joe:::"),
+        assign(
+            "=a:joe:x:1001:/home/joe:::",
+            "=b:joe:-1:1001:/home/joe:::",
+            "=c:joe:0:1:/home/joe:::",
+            "=d:joe:1001x:1001:/home/joe:::",
+        ),
         {"a@mail.example": "defer", "b@mail.example": "defer", "c@mail.example": "defer", "d@mail.example": "deliver"},
     ),
     Case(
@@ -123,8 +127,11 @@ CASES = [
         assign("=a:joe:1001:1001:home/joe:::", "=b:joe:1001:1001:/nosuch:::", "=c:joe:1001:1001::::"),
         {"a@mail.example": "bounce", "b@mail.example": "defer", "c@mail.example": "bounce"},
     ),
-    Case("21 a corrupt users/cdb defers all local mail", {**JOE, "users/cdb": b"x" * 3000},
-         {"joe@mail.example": "defer", "nosuch@mail.example": "defer", "joe@far.example": "remote"}),
+    Case(
+        "21 a corrupt users/cdb defers all local mail",
+        {**JOE, "users/cdb": b"x" * 3000},
+        {"joe@mail.example": "defer", "nosuch@mail.example": "defer", "joe@far.example": "remote"},
+    ),
     Case("21 an empty users/cdb too", {**JOE, "users/cdb": ""}, {"joe@mail.example": "defer"}),
     Case(
         "21 a dangling link is as good as no file",
@@ -183,8 +190,11 @@ CASES = [
             f"{'a' * 31}-x@mail.example": "bounce",
         },
     ),
-    Case("24 account names with capitals are never found", {"passwd": {"Dora": 1001}}, {"Dora@mail.example": "bounce",
-         "dora@mail.example": "bounce"}),
+    Case(
+        "24 account names with capitals are never found",
+        {"passwd": {"Dora": 1001}},
+        {"Dora@mail.example": "bounce", "dora@mail.example": "bounce"},
+    ),
     Case(
         "25 a name below a user never reaches ~alias",
         {"passwd": {"joe": 1001}, "alias/.qmail-default": MAIL, "alias/.qmail-joe-nosuch": MAIL},
@@ -210,8 +220,11 @@ CASES = [
         {"passwd": "joe:x:1001:1001::/home/joe:\nalias:x:0:0::/var/qmail/alias:\n", "/home/joe": Dir(uid=1001)},
         {"joe@mail.example": "deliver", "x@mail.example": "defer"},
     ),
-    Case("50 no alias account at all", {"passwd": "joe:x:1001:1001::/home/joe:\n", "/home/joe": Dir(uid=1001)},
-         {"joe@mail.example": "deliver", "joe-x@mail.example": "bounce", "x@mail.example": "defer"}),
+    Case(
+        "50 no alias account at all",
+        {"passwd": "joe:x:1001:1001::/home/joe:\n", "/home/joe": Dir(uid=1001)},
+        {"joe@mail.example": "deliver", "joe-x@mail.example": "bounce", "x@mail.example": "defer"},
+    ),
     Case(
         "the longest name of an account wins",
         {"passwd": {"joe": 1001, "joe-ann": 1002}, "~joe/.qmail-ann-x": MAIL, "~joe-ann/.qmail-y": MAIL},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -75,6 +76,9 @@ def test_restricting_twice_is_restricting_once(table: Table, one: bytes, two: by
         assert table.restrict(one).restrict(two).match(tail) == table.restrict(one + two).match(tail)
 
 
+Choose = Callable[[Outcome | None, Outcome | None], Outcome | None]
+
+
 def prefer_left(left: Outcome | None, right: Outcome | None) -> Outcome | None:
     return left or right
 
@@ -84,9 +88,7 @@ def prefer_accepted(left: Outcome | None, right: Outcome | None) -> Outcome | No
 
 
 @given(tables, tables, st.sampled_from([prefer_left, prefer_accepted]), st.lists(names))
-def test_combined_tables_answer_name_by_name(
-    left: Table, right: Table, choose: type[prefer_left], wanted: list[bytes]
-) -> None:
+def test_combined_tables_answer_name_by_name(left: Table, right: Table, choose: Choose, wanted: list[bytes]) -> None:
     both = combine(left, right, choose)
     known = [rule.name + tail for table in (left, right) for rule in table.rules() for tail in (b"", b"a", b"\n")]
     for name in [*wanted, *known]:

@@ -1,0 +1,96 @@
+"""What a run of the compiler is asked for, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rcptgen.targets.base import Unsayable, Widened
+from rcptgen.units import Report
+
+MOST_LISTED = 100_000
+"""Widened and unsayable rules that are kept one by one; beyond, they are only counted."""
+
+Progress = Callable[[int, int], None]
+"""Told now and then: domains done, domains in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One file to publish: a target's name, a path of this machine, a mode."""
+
+    target: str
+    path: bytes
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one run of the compiler is asked for.
+
+    `approve` releases held removals: None for none, an empty set for all.  `state` is the
+    state directory, None for none: nothing is then remembered, and every run is the first.
+    """
+
+    outputs: tuple[Output, ...]
+    state: bytes | None = None
+    dry_run: bool = False
+    force: bool = False
+    full: bool = False
+    approve: frozenset[bytes] | None = None
+    wait: float = 0.0
+    reason: str = "compile"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Removals, or a new catch-all, that are not published until a person approves."""
+
+    domain: bytes
+    since: float
+    reason: str
+    count: int
+    sample: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What became of one output."""
+
+    output: Output
+    records: int = 0
+    published: bool = False
+    changed: bool = False
+    exact: int = 0
+    wildcards: int = 0
+    refusals: int = 0
+    widened: list[Widened] = field(default_factory=list)
+    unsayable: list[Unsayable] = field(default_factory=list)
+    widened_count: int = 0
+    unsayable_count: int = 0
+
+
+@dataclass(slots=True)
+class Result:
+    """The whole of a run; `status` is the exit status."""
+
+    status: int = 0
+    outputs: list[Outcomes] = field(default_factory=list)
+    units: list[Report] = field(default_factory=list)
+    units_read: int = 0
+    held: list[Held] = field(default_factory=list)
+    kept: dict[bytes, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    domains: int = 0
+    gained: int = 0
+    lost: int = 0
+    approximate: int = 0
+    first: bool = False
+    witnesses: int = 0
+    seconds: float = 0.0
+
+    @property
+    def changed(self) -> bool:
+        """Whether any file was replaced."""
+        return any(one.changed for one in self.outputs)

@@ -28,7 +28,7 @@ def install(
     """From now on SourceTree meets faults at the given paths of the host.
 
     `eio`: directories and files that give EIO when they are opened; `looks`: paths that give
-    EIO to stat, as qmail-getpw does it; `hang`: never answer; `slow`: answer after a second;
+    EIO to stat, as qmail-getpw does it; `hang`: never answer; `slow`: answer after a while;
     `kill`: the worker is killed there; `spare`: so many descriptors are left; `shuffle`:
     directories list their names in an order that hangs on the number.
     """
@@ -39,7 +39,7 @@ def install(
         if _below(path, hang):
             time.sleep(3600)
         if _below(path, slow):
-            time.sleep(1)
+            time.sleep(0.4)
         return errno.EIO if _below(path, eio) else 0
 
     def wrap(name: str) -> None:
@@ -70,7 +70,7 @@ def install(
                 chance.shuffle(found)
             return found
 
-        Directory.names = names  # type: ignore[method-assign]
+        Directory.names = names  # type: ignore[method-assign,assignment]
     if spare is not None:
         lowest = os.dup(0)
         os.close(lowest)

@@ -17,7 +17,18 @@ from rcptgen.config import Config, Qmail
 Table = dict[str, Any]
 
 WORDS = ("a", "b", "joe", "list", "default", "ann")
-ACCOUNTS = {"joe": 1001, "ann": 1002, "a": 1003, "joe-list": 1004, "a-b": 1005, "default": 1006, "joe.b": 1007}
+LONG = "ann-" + "x" * 27
+ACCOUNTS = {
+    "joe": 1001,
+    "ann": 1002,
+    "a": 1003,
+    "joe-list": 1004,
+    "a-b": 1005,
+    "default": 1006,
+    "joe.b": 1007,
+    LONG: 1008,
+    LONG + "x": 1009,
+}
 DOMAINS = ("mail.example", "shop.example", "a.shop.example", "b.example", "example")
 
 MAIL = "./Mailbox\n"
@@ -97,6 +108,26 @@ def addresses() -> SearchStrategy[bytes]:
     return st.one_of(plain, plain, plain, odd).map(lambda text: text.encode("latin-1"))
 
 
+def aimed(table: Table, domains: list[tuple[str, str]]) -> list[bytes]:
+    """Addresses that a host is likely to have an opinion of; a domain comes with its prepend."""
+    stems = {"", "alias-", *(f"{name}-" for name in table["passwd"])}
+    stems |= {line.partition(":")[0][1:] for line in table.get("users/assign", "").splitlines()}
+    tails = {""}
+    for path in table:
+        _, found, tail = path.partition("/.qmail")
+        if found:
+            tail = tail.removeprefix("-")
+            tails |= {tail, tail.replace(":", "."), tail.removesuffix("default") + "b", tail + "-a"}
+    names = {stem + tail for stem in stems for tail in tails} | {stem.removesuffix("-") for stem in stems}
+    found_ = {
+        f"{name[len(prepend) :]}@{domain}"
+        for domain, prepend in domains
+        for name in names
+        if name.lower().startswith(prepend.lower())
+    }
+    return [one.encode("latin-1") for one in sorted(found_)]
+
+
 @st.composite
 def hosts(draw: DrawFn, *, asking: bool = True, slashes: bool = True) -> Table:
     """A host as hosts.Host takes it."""
@@ -172,7 +203,7 @@ def _users(draw: DrawFn, table: Table, accounts: list[str]) -> None:
     line = st.builds(
         "{}{}:{}:{}:{}:{}:{}:{}:\n".format,
         st.sampled_from("==+++#"),
-        st.one_of(names(), names(), st.just(""), st.just("A-List-")),
+        st.one_of(names(), names(), st.just(""), st.sampled_from(["A-List-", "joe-A", "B"])),
         st.sampled_from([*accounts, "joe", "alias"]),
         st.sampled_from(["1001", "1001", "1002", "1004", "7790", "0", "-1"]),
         st.sampled_from(["1001", "2108"]),

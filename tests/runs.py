@@ -193,7 +193,7 @@ def _starting(start: Callable[..., Any]) -> types.SimpleNamespace:
 def forked_workers() -> Iterator[None]:
     """Workers are forks, unless something else has been arranged for them."""
     with pytest.MonkeyPatch.context() as patch:
-        if units.subprocess is subprocess:
+        if vars(units)["subprocess"] is subprocess:
             patch.setattr(units, "subprocess", _starting(Forked))
         yield
 

@@ -34,6 +34,7 @@ from rcptgen.source.tree import (
 LONGEST_FILE = 256 * 1024
 MOST_NAMES = 2_000_000
 DEEPEST = 40
+MOST_DIRECTORIES = 10_000
 MOST_LINKS = 40
 LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
@@ -413,8 +414,14 @@ class _Enumeration:
         else:
             pending.append((where, b"", ()))
             self._walk(pending, first)
-        while pending and self._walk(pending, b""):
-            pass
+        walked = 0
+        while pending and walked < MOST_DIRECTORIES and len(self._exact) <= MOST_NAMES:
+            self._walk(pending, b"")
+            walked += 1
+        for relative, key, _ in pending:
+            # Links between directories make a number of paths that has no end.
+            text = "more directories than are looked into"
+            self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, home._path(relative), widened=True)
         if len(self._exact) > MOST_NAMES:
             return self._unlisted("more dot-qmail files than are judged one by one")
         self._base()
@@ -442,7 +449,7 @@ class _Enumeration:
         else:
             self._default(home._default_delivery(), b"")
 
-    def _walk(self, pending: list[tuple[bytes, bytes, tuple[tuple[int, int], ...]]], first: bytes) -> bool:
+    def _walk(self, pending: list[tuple[bytes, bytes, tuple[tuple[int, int], ...]]], first: bytes) -> None:
         """Looks into one directory below the home: extensions with slashes in them."""
         relative, key, above = pending.pop()
         home = self._home
@@ -454,26 +461,25 @@ class _Enumeration:
         if isinstance(found, Refused | FailedForNow):
             below = _deferral("the directory cannot be entered by its owner", home._path(relative))
             self._prefixes[key] = below if first or itself is not None else replace(below, widened=True)
-            return True
+            return
         if not isinstance(found, Directory):
-            return True
+            return
         with found:
             here = (found.status.device, found.status.inode)
             if here in above or len(above) >= DEEPEST:
                 text = "directories that lead into each other"
                 self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, home._path(relative), widened=True)
-                return True
+                return
             names = found.names()
         if isinstance(names, FailedForNow):
             home._failed(names)
         if isinstance(names, Refused | FailedForNow):
             text = "the directory cannot be listed"
             self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, home._path(relative), widened=True)
-            return True
+            return
         if itself is not None:
             self._add(key, itself)
         self._take(names, relative + b"/", first, key, pending, (*above, here))
-        return True
 
     def _take(
         self,

@@ -299,7 +299,7 @@ def test_file_that_cannot_be_read(site: Site, kind: str) -> None:
         path.mkdir()
     elif kind == "fifo":
         path = site.host.write("/pipe", Fifo())
-    for words in (["dump", path], ["query", path, "joe@example.org"], ["verify", path]):
+    for words in (["dump", str(path)], ["query", str(path), "joe@example.org"], ["verify", str(path)]):
         done = site.run(*words)
         assert (done.status, done.out) == (2, ""), done
         assert str(path) in done.err or "not a" in done.err
@@ -337,8 +337,8 @@ def test_verify_finds_a_refusal(site: Site) -> None:
 
 def test_verify_finds_an_acceptance(site: Site) -> None:
     site.published()
-    for change in ({b"spam@shop.example": b"1"}, {b"spam@shop.example": None}):
-        done = site.run("verify", rewritten(site, change))
+    for value in (b"1", None):
+        done = site.run("verify", rewritten(site, {b"spam@shop.example": value}))
         assert done.status == 1
         assert "accepted\tspam@shop.example\tthe host refuses it" in done.out.splitlines()
     done = site.run("verify", rewritten(site, {b"@example.org": b"1"}))

@@ -396,7 +396,8 @@ def test_approved_loss_does_not_hold_others(tmp_path: Path) -> None:
         {
             "passwd": {"user00": 2000, "user01": 2001},
             "control/virtualdomains": virtual("big", owner="user01") + virtual("small"),
-            "users/assign": "+user01:nobody:65534:65534:/nonexistent::x:\n+big-:user01:2001:2001:/home/user01:-:big-:\n.\n",
+            "users/assign": "+user01:nobody:65534:65534:/nonexistent::x:\n"
+            "+big-:user01:2001:2001:/home/user01:-:big-:\n.\n",
             "control/rcpthosts": "example.org\n",
             **domain_of("small", 20),
         },

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hosts import Dir, Host, qmail_newu
@@ -213,7 +214,7 @@ def test_hanging_home(site: Site) -> None:
 
 
 @pytest.mark.parametrize("fault", [{"eio": (b"/home/joe",)}, {"looks": (b"/home/joe",)}], ids=["read", "look"])
-def test_failed_and_never_published_is_accepted_whole(site: Site, fault: dict[str, tuple[bytes, ...]]) -> None:
+def test_failed_and_never_published_is_accepted_whole(site: Site, fault: dict[str, Any]) -> None:
     with faults(**fault):
         done = site.compile()
         assert done.status == 75
@@ -316,7 +317,6 @@ def test_damaged_users_keeps_all_published_rules(assigned: Site) -> None:
     assert done.held == {}
     # As a whole: not even the addition in ann's home is known to be one.
     assert assigned.rules == before
-    assert assigned.run("check", "info@example.org").out.startswith("defer\t")
     assigned.host.newu()
     done = assigned.published()
     assert assigned.rules == before | {"ann-new@example.org"}
@@ -364,6 +364,9 @@ def test_damage_of_users_in_other_ways(assigned: Site, content: bytes) -> None:
     assigned.host.write("users/cdb", content)
     assert assigned.compile().status == 75
     assert assigned.content == before
+    # The verdict is that of the real programs all the same: nothing can be looked up.
+    if not content:
+        assert assigned.run("check", "ann@example.org").out.startswith("defer\t")
 
 
 # --- our own shortage --------------------------------------------------------------------------
@@ -374,7 +377,7 @@ def test_damage_of_users_in_other_ways(assigned: Site, content: bytes) -> None:
     [{"spare": 0}, {"spare": 1}, {"spare": 2}, {"spare": 3}, {"kill": (b"/home/joe",)}, {"kill": (b"/var/qmail",)}],
     ids=["no descriptor", "one", "two", "three", "killed in a home", "killed at the control files"],
 )
-def test_shortage_publishes_nothing(site: Site, fault: dict[str, object]) -> None:
+def test_shortage_publishes_nothing(site: Site, fault: dict[str, Any]) -> None:
     site.published()
     before, inode = site.content, site.file.stat().st_ino
     add_elsewhere(site)

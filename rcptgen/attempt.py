@@ -322,7 +322,7 @@ class Attempt:
         result.warnings += self.publication.warnings
         if run.state is not None:
             result.warnings += run.state.warnings
-        found = list(islice(run.host.assign_warnings(), MOST_WARNINGS + 1))
+        found = list(islice(run.host.files.assign_warnings(), MOST_WARNINGS + 1))
         result.warnings += [
             f"{os.fsdecode(one.file)}{f':{one.line}' if one.line else ''}: {one.text}" for one in found[:MOST_WARNINGS]
         ]

@@ -5,7 +5,6 @@ Both state what the real programs do with what is on disk now; policy comes afte
 
 from __future__ import annotations
 
-import enum
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,62 +12,24 @@ from functools import lru_cache
 from types import TracebackType
 
 from rcptgen.config import Config
-from rcptgen.errors import ConfigurationError, SourceFailed
 from rcptgen.localspace import GETPW_USERLEN, Claim, LocalSpace, Unsayable
-from rcptgen.qmail import accounts as account_sources
-from rcptgen.qmail.accounts import Accounts
-from rcptgen.qmail.control import ConstMap, Entry, entries, first_line
+from rcptgen.qmail.domains import Domain, DomainKind, Override, Uncovered, domains, overrides, uncovered
 from rcptgen.qmail.dotqmail import safe_extension
 from rcptgen.qmail.home import Settings, Step
+from rcptgen.qmail.hostfiles import HostFiles
 from rcptgen.qmail.passwd import Account
-from rcptgen.qmail.routing import Local, RcptHosts, Remote, Routing
-from rcptgen.qmail.users import (
-    Assign,
-    DamagedUsers,
-    Hit,
-    Owner,
-    UsersCdb,
-    differences,
-    parse_assign,
-    usable_ids,
-)
-from rcptgen.rules.cdbwalk import DamagedCdb, walk_cdb
+from rcptgen.qmail.routing import Local, Remote
+from rcptgen.qmail.users import DamagedUsers, Hit, Owner, usable_ids
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
-from rcptgen.source.tree import Absent, FailedForNow, Identity, Refused, Regular
+from rcptgen.source.tree import FailedForNow, Identity
 from rcptgen.units import TIME_LIMIT, Question, Report, State, Units, Worker
 from rcptgen.units import Account as HomeToCheck
 
+__all__ = ["Domain", "DomainKind", "DomainRules", "Host", "Trace", "Uncovered"]
+
 ADDRESS_LIMIT = 100_000
-USERS_LIMIT = 4 * 1024**3
 NOBODY = 65534
-
-
-class DomainKind(enum.StrEnum):
-    """How the host treats a domain."""
-
-    LOCAL = "local"
-    VIRTUAL = "virtual"
-    RELAY = "relay"
-
-
-@dataclass(frozen=True, slots=True)
-class Domain:
-    """One domain the list speaks of, in lower case, with the control line that brings it in."""
-
-    name: bytes
-    kind: DomainKind
-    file: bytes
-    line: int
-
-
-@dataclass(frozen=True, slots=True)
-class Uncovered:
-    """A control line that stands for domains which no list names."""
-
-    entry: bytes
-    file: bytes
-    line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +39,6 @@ class Trace:
     address: bytes
     outcome: Outcome
     steps: tuple[Step, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something a person should look at; `code` is stable."""
-
-    code: str
-    text: str
-    file: bytes
-    line: int = 0
 
 
 class Host:
@@ -110,7 +61,6 @@ class Host:
         self.root = root
         self.config = config
         self.directory = os.fsencode(config.qmail.directory.rstrip("/") or "/")
-        self.cut_off = False
         settings = Settings(
             forbidden_modes=config.qmail.forbidden_modes,
             default_delivery=os.fsencode(config.qmail.default_delivery),
@@ -121,7 +71,7 @@ class Host:
         )
         self.units = Units(Worker(root, settings, time_limit=time_limit))
         try:
-            self._read_host()
+            self._read(alternate_root=root != b"/")
         except BaseException:
             self.close()
             raise
@@ -157,149 +107,18 @@ class Host:
         """Ends the worker process."""
         self.units.worker.close()
 
-    # -- reading the host's own files ----------------------------------------------------------
-
-    def _read_host(self) -> None:
-        self._read_users()
-        self.accounts = self._read_accounts()
-        self._send_identity = self._identity(b"qmails", b"qmail")
-        self._getpw_identity = self._identity(b"qmailp", b"nofiles") or Identity(NOBODY, NOBODY)
-        self.routing = self._read_routing()
-        self.rcpthosts = self._read_rcpthosts()
-
-    def _read_users(self) -> None:
-        self.users_file = self.directory + b"/users/cdb"
-        self.users: UsersCdb | None = None
-        self._damaged_users: UsersCdb | None = None
-        self.users_damage = ""
-        found = self.units.read(self.users_file, limit=USERS_LIMIT)
-        if isinstance(found, Regular):
-            try:
-                self.users = UsersCdb(found.data)
-                for _ in self.users.entries():
-                    pass
-            except DamagedUsers as error:
-                self._damaged_users = self.users
-                self.users, self.users_damage = None, str(error)
-        elif not (isinstance(found, Absent) and found.errno == 2):
-            reason = os.strerror(found.errno) if hasattr(found, "errno") else "not a regular file"
-            self.users_damage = reason
-        state = State.SUSPECT if self.users_damage else State.HEALTHY
-        self.units.note(Report(self.users_file, state, self.users_damage))
-
-    def _read_accounts(self) -> Accounts:
-        chosen = self.config.qmail.accounts
-        if chosen.startswith("/"):
-            return account_sources.from_file(os.fsencode(chosen), self.units.read)
-        if self.root != b"/" or chosen == "passwd":
-            return account_sources.from_file(b"/etc/passwd", self.units.read)
-        catch_all = self.users is not None and any(wildcard and not name for name, wildcard, _ in self.users.entries())
-        return account_sources.of_system(self.units.read, enumerate_=chosen == "enumerate", catch_all=catch_all)
-
-    def _identity(self, user: bytes, group: bytes) -> Identity | None:
-        account = self.accounts.get(user)
-        if account is None or not account.uid:
-            return None
-        number = self.accounts.group(group)
-        return Identity(account.uid, account.gid if number is None else number)
-
-    def _control(self, name: bytes) -> bytes | None:
-        """A control file's bytes as qmail-send gets them; None where there is no such file."""
-        path = self.directory + b"/control/" + name
-        found = self.units.read(path, self._send_identity)
-        if isinstance(found, Regular):
+    def _read(self, *, alternate_root: bool) -> None:
+        self.files = HostFiles(self.directory, self.config.qmail, self.units.read, alternate_root=alternate_root)
+        files = self.files
+        self.users, self.users_damage, self.users_file = files.users, files.users_damage, files.users_file
+        self.accounts, self.routing, self.rcpthosts = files.accounts, files.routing, files.rcpthosts
+        self.cut_off = files.cut_off
+        self._getpw_identity = files.identity(b"qmailp", b"nofiles") or Identity(NOBODY, NOBODY)
+        self._overrides = overrides(files.routing)
+        for path in files.present:
             self.units.note(Report(path, State.HEALTHY))
-            if name in (b"locals", b"virtualdomains") and not found.data.endswith(b"\n"):
-                self.cut_off = True
-            return found.data
-        shown = os.fsdecode(path)
-        if isinstance(found, Absent) and found.errno == 2:
-            return None
-        if isinstance(found, FailedForNow):
-            raise SourceFailed(f"{shown}: {os.strerror(found.errno)}; nothing is known about this host for now")
-        if isinstance(found, Refused):
-            raise ConfigurationError(f"{shown}: qmail-send (qmails, qmail) may not read it and does not start")
-        if isinstance(found, Absent):
-            raise ConfigurationError(f"{shown}: {os.strerror(found.errno)}; qmail-send does not start")
-        raise ConfigurationError(f"{shown}: not a readable regular file; qmail-send does not start")
-
-    def _read_routing(self) -> Routing:
-        """The control files of qmail-send (qmail-send.c: getcontrols)."""
-        control = self.directory + b"/control"
-        me = self._control(b"me")
-        listed = self._control(b"locals")
-        if listed is not None:
-            locals_, locals_file = entries(listed), control + b"/locals"
-        elif me is not None:
-            locals_, locals_file = [Entry(first_line(me), 1)], control + b"/me"
-        else:
-            shown = os.fsdecode(control)
-            raise ConfigurationError(f"{shown}: neither locals nor me: qmail-send does not start on this host")
-        noathost = self._control(b"envnoathost")
-        if noathost is None:
-            noathost = me if me is not None else b"envnoathost"
-        virtual = self._control(b"virtualdomains")
-        percent = self._control(b"percenthack")
-        return Routing(
-            directory=self.directory,
-            locals_=ConstMap(locals_, colon=False),
-            locals_file=locals_file,
-            virtualdomains=ConstMap(entries(virtual or b""), colon=True),
-            percenthack=ConstMap(entries(percent or b""), colon=False),
-            envnoathost=first_line(noathost),
-        )
-
-    def _read_rcpthosts(self) -> RcptHosts:
-        """control/rcpthosts and morercpthosts.cdb (rcpthosts.c: rcpthosts_init)."""
-        file = self.directory + b"/control/rcpthosts"
-        more_file = self.directory + b"/control/morercpthosts.cdb"
-        data = self._control(b"rcpthosts")
-        listed = None if data is None else ConstMap(entries(data), colon=False)
-        more: frozenset[bytes] = frozenset()
-        found = self.units.read(more_file, limit=USERS_LIMIT) if listed is not None else Absent(2)
-        if isinstance(found, Regular):
-            more = self._more_domains(more_file, found.data)
-        elif not (isinstance(found, Absent) and found.errno == 2):
-            raise SourceFailed(f"{os.fsdecode(more_file)}: cannot be read; qmail-smtpd defers everything")
-        return RcptHosts(listed, more.__contains__, tuple(sorted(more)), file, more_file)
-
-    def _more_domains(self, file: bytes, data: bytes) -> frozenset[bytes]:
-        try:
-            return frozenset(key for key, _ in walk_cdb(data) if key == key.lower())
-        except DamagedCdb as error:
-            raise SourceFailed(f"{os.fsdecode(file)}: {error}; the domains it lists are not known") from None
-
-    def assign(self) -> Assign | None:
-        """users/assign as it stands, for provenance; None where it is not there."""
-        found = self.units.read(self.directory + b"/users/assign", limit=USERS_LIMIT)
-        return parse_assign(found.data) if isinstance(found, Regular) else None
-
-    def assigned_at(self, name: bytes, wildcard: bool) -> int:
-        """The line of users/assign from which the entry of users/cdb for `name` was made; 0 where it has none."""
-        if self._assign_lines is None:
-            assign = self.assign()
-            self._assign_lines = {}
-            for one in assign.assignments if assign is not None else ():
-                self._assign_lines.setdefault((one.name, one.wildcard), one.line)
-        return self._assign_lines.get((name, wildcard), 0)
-
-    _assign_lines: dict[tuple[bytes, bool], int] | None = None
-
-    def assign_warnings(self) -> Iterator[Finding]:
-        """Where users/assign and users/cdb disagree; qmail obeys users/cdb."""
-        file = self.directory + b"/users/assign"
-        assign = self.assign()
-        if assign is None:
-            return
-        if assign.problem:
-            text = f"qmail-newu refuses this file ({assign.problem}) and leaves users/cdb as it is"
-            yield Finding("assign-format", text, file, assign.problem_line)
-        if self.users is None and not self.users_damage:
-            yield Finding("assign-no-cdb", "users/assign has no users/cdb: qmail does not look at it", file)
-        elif self.users is not None and not assign.problem:
-            for name, line, what in differences(assign, self.users):
-                shown = name.decode("ascii", "backslashreplace")
-                yield Finding("assign-stale", f"{shown!r} {what}; qmail obeys users/cdb", file, line)
+        state = State.SUSPECT if files.users_damage else State.HEALTHY
+        self.units.note(Report(files.users_file, state, files.users_damage))
 
     # -- one address ---------------------------------------------------------------------------
 
@@ -371,7 +190,7 @@ class Host:
     ) -> tuple[Owner, bytes] | Outcome | None:
         """Whose the local name is (qmail-lspawn.c: nughde_get, spawn)."""
         # Where a part of users/cdb is damaged qmail-lspawn still finds the rest; rules trust none of it.
-        users = self._damaged_users if self.users_damage else self.users
+        users = self.files.damaged_users if self.users_damage else self.users
         if self.users_damage and users is None:
             reason = "users/cdb cannot be used: qmail-lspawn defers all local mail"
             return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, self.users_file)
@@ -393,7 +212,7 @@ class Host:
     def _note_hit(self, hit: Hit, steps: list[Step]) -> None:
         what = "wildcard" if hit.wildcard else "exact"
         _note(steps, f"{what} entry {_shown(hit.key)}", self.users_file)
-        line = self.assigned_at(hit.key, hit.wildcard)
+        line = self.files.assigned_at(hit.key, hit.wildcard)
         if line:
             _note(steps, "made from this line", self.directory + b"/users/assign", line)
 
@@ -485,64 +304,15 @@ class Host:
 
     def domains(self) -> list[Domain]:
         """Every domain the list speaks of, sorted: locals, virtual domains, and what rcpthosts lets in."""
-        found: dict[bytes, Domain] = {}
-        routing = self.routing
-        for entry in routing.locals_:
-            if b"@" not in entry.key:  # a domain is what follows the last one
-                found[entry.key] = Domain(entry.key, DomainKind.LOCAL, routing.locals_file, entry.line)
-        for entry in routing.virtualdomains:
-            domain = entry.key.rpartition(b"@")[2]
-            if entry.key and (not entry.key.startswith(b".") or b"@" in entry.key):
-                self._add_domain(found, domain, routing.virtualdomains_file, entry.line)
-        for domain, file, line in self.rcpthosts.domains():
-            if not domain.startswith(b"."):
-                self._add_domain(found, domain, file, line)
-        for name in self.config.policy.suffix_domains:
-            self._add_domain(found, os.fsencode(name).lower(), b"", 0)
-        return [found[name] for name in sorted(found)]
-
-    def _add_domain(self, found: dict[bytes, Domain], name: bytes, file: bytes, line: int) -> None:
-        if name in found or b"@" in name:
-            return
-        entry = self.routing.virtual(None, name)
-        if entry is not None and entry.value:
-            found[name] = Domain(name, DomainKind.VIRTUAL, self.routing.virtualdomains_file, entry.line)
-        elif any(True for _ in self._overrides(name)):
-            found[name] = Domain(name, DomainKind.VIRTUAL, file, line)
-        elif self.rcpthosts.listed is not None:
-            allowed = self.rcpthosts.allows(name)
-            if allowed is not None:
-                found[name] = Domain(name, DomainKind.RELAY, *allowed)
+        return domains(self.routing, self.rcpthosts, self._suffix_domains)
 
     def uncovered(self) -> list[Uncovered]:
         """The lines that stand for domains which neither rcpthosts nor `[policy] suffix_domains` names."""
-        listed = [os.fsencode(name).lower() for name in self.config.policy.suffix_domains]
-        suffixes = [(d, f, n) for d, f, n in self.rcpthosts.domains() if d.startswith(b".")]
-        found = [Uncovered(d, f, n) for d, f, n in suffixes if not any(name.endswith(d) for name in listed)]
-        for entry in self.routing.virtualdomains:
-            key = entry.key
-            if (key and not key.startswith(b".")) or b"@" in key or not entry.value:
-                continue
-            if any(self.routing.virtual(None, name) == entry for name in listed):
-                continue
-            open_ended = self.rcpthosts.listed is None or any(
-                suffix.endswith(key) or key.endswith(suffix) for suffix, _, _ in suffixes
-            )
-            if open_ended:
-                found.append(Uncovered(key, self.routing.virtualdomains_file, entry.line))
-        return found
+        return uncovered(self.routing, self.rcpthosts, self._suffix_domains)
 
-    def _overrides(self, domain: bytes) -> Iterator[tuple[bytes, bytes, int]]:
-        """(local part, value, line) of the user@domain entries of virtualdomains."""
-        if self._by_domain is None:
-            self._by_domain = {}
-            for entry in self.routing.virtualdomains:
-                local, at, host = entry.key.rpartition(b"@")
-                if at:
-                    self._by_domain.setdefault(host, []).append((local, entry.value, entry.line))
-        yield from self._by_domain.get(domain, ())
-
-    _by_domain: dict[bytes, list[tuple[bytes, bytes, int]]] | None = None
+    @property
+    def _suffix_domains(self) -> list[bytes]:
+        return [os.fsencode(name).lower() for name in self.config.policy.suffix_domains]
 
     def ahead(self, domains: Iterable[Domain]) -> None:
         """Reads the homes behind virtual domains that will be asked for next, in one go."""
@@ -557,6 +327,10 @@ class Host:
                 if claim.fixed is None:
                     owners.append(claim.owner)
         self.units.ahead(owners)
+
+    def overrides(self, domain: bytes) -> list[Override]:
+        """The user@domain entries of virtualdomains for `domain`."""
+        return self._overrides.get(domain, [])
 
     def rules(self, domain: bytes | str) -> DomainRules:
         """The rules of one domain."""
@@ -611,17 +385,17 @@ class DomainRules:
             if not name:
                 return _nobody(Local(name, self.domain, self.host.routing.locals_file, self._local.line))
             return self._match_name(name)
-        for key, value, line in self.host._overrides(self.domain):
-            if key == name.lower():
-                return self._override(value, line, name)
+        for one in self.host.overrides(self.domain):
+            if one.local == name.lower():
+                return self._override(one, name)
         prepend = self.prepend
         return self._remote() if prepend is None else self._match_name(prepend + name)
 
-    def _override(self, value: bytes, line: int, name: bytes) -> Outcome:
-        if not value:
+    def _override(self, one: Override, name: bytes) -> Outcome:
+        if not one.value:
             file = self.host.routing.virtualdomains_file
-            return Outcome(Verdict.REMOTE, Kind.REMOTE, "virtualdomains makes this address remote", file, line)
-        return self._match_name(value + b"-" + name)
+            return Outcome(Verdict.REMOTE, Kind.REMOTE, "virtualdomains makes this address remote", file, one.line)
+        return self._match_name(one.value + b"-" + name)
 
     def _remote(self) -> Outcome:
         line = self._virtual.line if self._virtual else 0
@@ -669,8 +443,8 @@ class DomainRules:
         if self._local is not None:
             changed[b""] = self.match(b"")
         else:
-            for name, value, line in self.host._overrides(self.domain):
-                changed[name] = self._override(value, line, name)
+            for one in self.host.overrides(self.domain):
+                changed[one.local] = self._override(one, one.local)
         if not changed:
             return base, unsayable
         exact = {name: outcome for name, outcome in base.exact() if name not in changed}

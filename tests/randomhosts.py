@@ -64,7 +64,7 @@ ASKING = (
 )
 MODES = (0o644, 0o644, 0o644, 0o644, 0o600, 0o666, 0o664, 0o000, 0o044, 0o744, 0o611)
 TARGETS = (".qmail-a", ".qmail-joe", ".", "/home/joe/.qmail-list", ".qmail-b-default")
-HOME_MODES = (0o755, 0o755, 0o755, 0o755, 0o700, 0o711, 0o311, 0o775, 0o777, 0o1755, 0o000)
+HOME_MODES = (*[0o755] * 12, 0o700, 0o711, 0o311, 0o775, 0o777, 0o1755, 0o000)
 
 
 def names(*, slashes: bool = True) -> SearchStrategy[str]:
@@ -132,11 +132,12 @@ def aimed(table: Table, domains: list[tuple[str, str]]) -> list[bytes]:
 def hosts(draw: DrawFn, *, asking: bool = True, slashes: bool = True) -> Table:
     """A host as hosts.Host takes it."""
     table: Table = {}
-    accounts = draw(st.lists(st.sampled_from(sorted(ACCOUNTS)), unique=True, max_size=4))
+    several = st.lists(st.sampled_from(sorted(ACCOUNTS)), unique=True, max_size=4)
+    accounts = draw(st.one_of(several, st.just(["joe", "joe-list"]), st.just(["a", "a-b", "joe"])))
     passwd: dict[str, int | str] = {}
     for name in accounts:
         uid = ACCOUNTS[name]
-        how = draw(st.sampled_from(["own"] * 6 + ["gone", "root", "relative", "file"]))
+        how = draw(st.sampled_from(["own"] * 12 + ["gone", "root", "relative", "file"]))
         if how == "own":
             passwd[name] = uid
             table[f"~{name}"] = Dir(mode=draw(st.sampled_from(HOME_MODES)))

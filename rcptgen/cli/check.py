@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -31,11 +31,11 @@ def command(given: Globals, as_lines: bool, null: bool, addresses: tuple[str, ..
     """
     given.need_root()
     end = b"\0" if null else b"\n"
-    wanted = _from_stdin(end) if addresses == ("-",) else map(os.fsencode, addresses)
+    batches = _from_stdin(end) if addresses == ("-",) else _batches([os.fsencode(one) for one in addresses])
     bounced = False
     with Host.open(given.root, given.config()) as host:
         policy = Policy(host)
-        for batch in _batches(wanted):
+        for batch in batches:
             lines = []
             for address, outcome in zip(batch, host.decide_many(batch), strict=True):
                 accepted = policy.judged(address, outcome)
@@ -45,24 +45,19 @@ def command(given: Globals, as_lines: bool, null: bool, addresses: tuple[str, ..
     return int(bounced)
 
 
-def _from_stdin(end: bytes) -> Iterator[bytes]:
+def _from_stdin(end: bytes) -> Iterator[Sequence[bytes]]:
+    """What has come so far is answered at once: the other end may wait for it."""
     rest = b""
     while chunk := os.read(0, 1 << 16):
         *whole, rest = (rest + chunk).split(end)
-        yield from whole
+        yield from _batches(whole)
     if rest:
-        yield rest
+        yield [rest]
 
 
-def _batches(wanted: Iterable[bytes]) -> Iterator[list[bytes]]:
-    batch: list[bytes] = []
-    for address in wanted:
-        batch.append(address)
-        if len(batch) >= BATCH:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def _batches(wanted: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    for at in range(0, len(wanted), BATCH):
+        yield wanted[at : at + BATCH]
 
 
 def _text(address: bytes, outcome: Outcome) -> str:

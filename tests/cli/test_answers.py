@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
-from hosts import Fifo, cdb_bytes
-from runs import Names, Site, called, command, faults
+from hosts import Dir, Fifo, cdb_bytes
+from runs import PROGRAM, Names, Site, called, command, faults
 
 pytestmark = pytest.mark.root
 
@@ -19,8 +20,8 @@ NAMES: Names = {
     "control/locals": "example.org\n",
     "control/virtualdomains": "shop.example:joe-shop\n",
     "control/rcpthosts": "example.org\nshop.example\nbackup.example\n",
-    "~joe/Maildir/tmp/x": "",
-    "~joe/Maildir/new/x": "",
+    "~joe/Maildir/tmp": Dir(),
+    "~joe/Maildir/new": Dir(),
     "~joe/.qmail-list": "./Maildir/\n",
     "~joe/.qmail-b\udce4r": "ann\n",
     "~joe/.qmail-shop-default": "ann\n",
@@ -443,3 +444,17 @@ def test_names_that_the_locale_cannot_spell(site: Site) -> None:
     done = command("--root", site.host.root, "list", "--domain", "example.org", env=environment)
     assert done.returncode == 0
     assert b"joe-\\u65e5\\u672c@example.org" in done.stdout.splitlines()
+
+
+def test_check_answers_while_it_is_asked(site: Site) -> None:
+    """A program may hold the conversation address by address."""
+    arguments = [*PROGRAM, "--root", str(site.host.root), "check", "-"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as running:
+        assert running.stdin is not None
+        assert running.stdout is not None
+        for name, verdict in (("joe", b"deliver"), ("joe-list", b"deliver"), ("joe-x", b"bounce")):
+            running.stdin.write(f"{name}@example.org\n".encode())
+            running.stdin.flush()
+            assert running.stdout.readline().split(b"\t")[0] == verdict
+        running.stdin.close()
+    assert running.returncode == 1

@@ -160,6 +160,7 @@ def test_any_passwd_gives_accounts(data: bytes) -> None:
         ("joe:x:4294967295:1::/h", Account(b"joe", 0xFFFFFFFF, 1, b"/h", 1)),
         (f"joe:x:{'0' * 5000}8:{'0' * 5000}7::/h", Account(b"joe", 8, 7, b"/h", 1)),
         (f"joe:x:{'9' * 5000}:1::/h", None),
+        ("joe:x:-1:1::/h", None),
         ("joe:x:100x:1::/h", None),
         ("joe:x::1::/h", None),
         ("joe:x", None),

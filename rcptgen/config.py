@@ -109,6 +109,10 @@ class Plugins(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     programs: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.programs or self.targets:
+            raise ValueError("plugins are not available in this version")
+
 
 class Output(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One file to publish."""

@@ -36,6 +36,8 @@ MOST_NAMES = 2_000_000
 DEEPEST = 40
 MOST_DIRECTORIES = 10_000
 MOST_LINKS = 40
+MOST_RUNS = 20_000
+PATH_BYTES = 4096
 LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
 
@@ -180,6 +182,8 @@ class Home:
         """The dot-qmail file `name` (relative to the home), or None where the search goes on (qmeexists)."""
         if name in self._files:
             return self._files[name]
+        if len(name) >= PATH_BYTES:
+            return None  # ENAMETOOLONG, which is no reason to end the search
         entry = EntryType.UNKNOWN
         if self._listing is None:
             self._looks += 1
@@ -546,6 +550,8 @@ class _Enumeration:
 
     def _spelled(self, judged: _Judged, spellings: list[bytes], default_at: int | None) -> Outcome:
         """The outcome at a name that `spellings` reach; where it hangs on the spelling, the accepting one counts."""
+        if len(spellings) * len(judged.instructions.lines) > MOST_RUNS:
+            return self._too_many(judged)
         found = []
         for spelling in spellings:
             default = None if default_at is None else spelling[default_at:]
@@ -573,8 +579,17 @@ class _Enumeration:
             name = safe_extension(text, self._dash)
             if name.startswith(prefix):
                 by_name.setdefault(name, set()).add(text)
+        if sum(map(len, by_name.values())) * len(judged.instructions.lines) > MOST_RUNS:
+            self._prefixes[prefix] = self._too_many(judged)
+            return
         for name, texts in by_name.items():
             self._single[prefix, name] = self._spelled(judged, sorted(texts), len(prefix))
+
+    @staticmethod
+    def _too_many(judged: _Judged) -> Outcome:
+        """The outcome where a file asks for more constants than its lines can be run with."""
+        text = "more constants than are tried one by one"
+        return Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, judged.file, widened=True)
 
 
 def _taken_for_granted(one: Instruction) -> bool:

@@ -75,8 +75,7 @@ class HostFiles:
         if isinstance(found, Regular):
             try:
                 self.users = UsersCdb(found.data)
-                for _ in self.users.entries():
-                    pass
+                self.users.check()
             except DamagedUsers as error:
                 self.damaged_users = self.users
                 self.users, self.users_damage = None, str(error)

@@ -141,6 +141,12 @@ class UsersCdb:
         """Whether there is a wildcard entry for `name`, found or not."""
         return self.get(b"!" + name.lower()) is not None
 
+    def check(self) -> None:
+        """Raises DamagedUsers where the file breaks off, or a look-up misses what stands in it."""
+        for name, wildcard, value in self.entries():
+            if self.get(b"!" + name + (b"" if wildcard else b"\0")) != value:
+                raise DamagedUsers("its tables do not lead to all of its records")
+
     def entries(self) -> Iterator[tuple[bytes, bool, bytes]]:
         """(name, wildcard, value) of every entry that a look-up can find, each name once, in file order.
 

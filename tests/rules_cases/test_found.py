@@ -200,3 +200,66 @@ def test_numbers_in_passwd(number: str, uid: int | None) -> None:
     if uid is None:
         second = accounts(f"joe:x:{number}:1::/home/joe:\njoe:x:2:2::/:\n".encode())
         assert second[b"joe"].uid == 2
+
+
+def test_links_in_a_circle_have_an_end(tmp_path: Path) -> None:
+    """qmail-local.c (qmeexists) opens one path; to list them all would never end here, so the rest is let in."""
+    names: dict[str, Dir | Link | str] = {"~joe/.qmail-z": Link("d0"), "~joe/d7/y": BOUNCES}
+    for one in range(14):
+        names[f"~joe/d{one}/z"] = "./Mailbox\n"
+        for step in (1, 4, 6, 9):
+            names[f"~joe/d{one}/to{step}"] = Link(f"../d{(one + step) % 14}")
+    host = Host(tmp_path / "host", {"passwd": {"joe": 1001}, "control/me": "h.example\n", **names})
+    deep = "joe-z/to1/to1/to1/to4/y@h.example"
+    assert decide(host, deep) == "bounce"
+    found = match(host, deep)
+    assert found.verdict == "bounce" or found.widened
+    assert decide(host, "joe-z/" + "to1/" * 30 + "z@h.example") == "deliver"
+    assert match(host, "joe-z/" + "to1/" * 30 + "z@h.example").accepted
+
+
+def test_very_many_constants(tmp_path: Path) -> None:
+    """qmail-local.c (main) runs every line once; to run them all for each constant in them takes far too long."""
+    lines = [f'|test "$DEFAULT" = a{number} && exit 100 || true\n' for number in range(4000)]
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "~joe/.qmail-x-default": "".join(lines),
+            "~joe/.qmail-y-default": "".join(lines[:9]),
+        },
+    )
+    assert [decide(host, f"joe-{name}-a7@h.example") for name in "xy"] == ["bounce", "bounce"]
+    assert match(host, "joe-x-a7@h.example").widened
+    assert match(host, "joe-y-a7@h.example").verdict == "bounce"
+
+
+def test_a_name_longer_than_any_path(tmp_path: Path) -> None:
+    """qmail-local.c (qmeexists): a path of 4096 bytes is too long, which ends nothing, whatever stands on the way."""
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001},
+            "control/me": "h.example\n",
+            "~joe/.qmail-x": Dir(mode=0o000),
+            "~joe/.qmail-default": BOUNCES,
+        },
+    )
+    assert decide(host, f"joe-x/{'y' * 3000}@h.example") == "defer"
+    assert decide(host, f"joe-x/{'y' * (4096 - len('.qmail-x/'))}@h.example") == "bounce"
+
+
+def test_users_cdb_whose_tables_miss_a_record(tmp_path: Path) -> None:
+    """qmail-lspawn.c (nughde_get) looks up and never walks: what it cannot find is not there."""
+    whole = cdb_bytes(assign_records(b"=joe:ann:1002:1002:/home/ann:-:x:\n.\n"))
+    host = Host(
+        tmp_path / "host",
+        {
+            "passwd": {"joe": 1001, "ann": 1002},
+            "control/me": "h.example\n",
+            "users/cdb": whole.replace(b"!joe\0", b"!jim\0"),
+        },
+    )
+    assert decide(host, "joe@h.example") == "deliver"
+    assert match(host, "joe@h.example").accepted

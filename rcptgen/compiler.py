@@ -11,6 +11,7 @@ from rcptgen.config import Config
 from rcptgen.errors import ConfigurationError, SourceFailed
 from rcptgen.host import Host
 from rcptgen.memory import remember
+from rcptgen.policy import Policy
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
 from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result
@@ -55,7 +56,7 @@ def _run(host: Host, config: Config, request: Request, progress: Progress, stack
     files = [(target, one.path) for target, one in zip(targets, request.outputs, strict=True)]
     memory = remember(state, files, result.warnings, stack)
     result.first = not memory.exists
-    return Run(host, config, request, progress, time.time(), targets, state, memory, host.domains(), result)
+    return Run(host, config, request, progress, time.time(), targets, state, memory, Policy(host).domains(), result)
 
 
 def _compile(run: Run) -> Result:

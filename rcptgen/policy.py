@@ -165,15 +165,33 @@ class Policy:
         table, more = self._percent(rules, table, domain)
         return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more)
 
+    def domains(self) -> list[Domain]:
+        """The domains to publish, sorted: the host's, and those that only the overlays name."""
+        found = {one.name: one for one in self.host.domains()}
+        for name in self._overlays.domains():
+            found.setdefault(name, Domain(name, DomainKind.RELAY, b"", 0))
+        return [found[name] for name in sorted(found)]
+
     def judged(self, address: bytes, outcome: Outcome) -> bool:
-        """Whether policy accepts an address that the host does `outcome` to."""
-        local, at, domain = address.rpartition(b"@")
+        """Whether policy accepts an address that the host does `outcome` to.
+
+        Names that are only accepted or refused as a whole because of their number
+        (`prepended = "auto"`) are judged one by one.
+        """
+        local, at, domain = address.lower().rpartition(b"@")
         if at:
-            forced = self._overlays.match(local.lower(), domain.lower())
+            forced = self._overlays.match(local, domain)
             if forced is not None:
                 return forced.accepted
+            if b"%" in local and self.host.rules(domain).percent_hacked:
+                return self._settings.percenthack == "widen"
+            if self._settings.prepended in ("prefix", "refuse") and self.host.routing.locals_.get(domain) is not None:
+                self.prepare()
+                claim = self.host.space().claim(local)
+                if claim.wildcard and claim.name in self._prepended:
+                    return self._settings.prepended == "prefix"
         if outcome.verdict is Verdict.REMOTE:
-            return bool(at) and self._relay(domain.lower()) is not None
+            return bool(at) and self._relay(domain) is not None
         return outcome.accepted
 
     def _relay(self, domain: bytes) -> Outcome | None:
@@ -251,6 +269,10 @@ class Overlays:
         if found is not None:
             return found
         return Table({}, self._prefixes.get(domain, {})).match(local)
+
+    def domains(self) -> set[bytes]:
+        """The domains that overlays speak of."""
+        return self._exact.keys() | self._prefixes.keys()
 
     def apply(self, table: Table, domain: bytes) -> Table:
         """`table` with the overlays of `domain` on top: a prefix takes everything below it."""

@@ -390,6 +390,7 @@ def compiled(tmp_path: Path, table: Mapping[str, Any], config: Config) -> tuple[
     reader = target("validrcptto").open(file)
     try:
         asked = ("joe", "postmaster", "nosuch", "joe@mail.example", "x@far.example", "nosuch@mail.example")
+        asked += ("srs0=abc@srs.example", "joe@srs.example")
         return result, {address: reader.answer(address.encode()).accepted for address in asked}
     finally:
         reader.close()
@@ -426,3 +427,33 @@ def test_overlays_reach_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert answers["nosuch@mail.example"]
     assert not answers["joe@mail.example"]
     assert not answers["x@far.example"]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("prepended", ["exact", "prefix", "refuse"])
+def test_judged_is_what_the_list_does_with_prepended_names(opened: Opened, prepended: Any) -> None:
+    shaping = Policy(opened(SHOP, Config(policy=Wanted(prepended=prepended))))
+    table = tables(shaping)[b"mail.example"]
+    for name in NAMES:
+        address = name + b"@mail.example"
+        assert shaping.judged(address, shaping.host.decide(address)) == accepts(table, name)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("percenthack", "accepted"), [("refuse", False), ("widen", True)])
+def test_judged_is_what_the_list_does_with_percent_hacked_names(
+    opened: Opened, percenthack: Any, accepted: bool
+) -> None:
+    table = {"passwd": {"joe": 1001}, "control/percenthack": "mail.example\n"}
+    shaping = Policy(opened(table, Config(policy=Wanted(percenthack=percenthack))))
+    address = b"joe%mail.example@mail.example"
+    assert shaping.host.decide(address).accepted
+    assert shaping.judged(address, shaping.host.decide(address)) is accepted
+
+
+@pytest.mark.root
+def test_overlays_bring_in_domains_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inprocess.use(monkeypatch)
+    _, answers = compiled(tmp_path, {"passwd": {"joe": 1001}}, Config(extra=Extra(accept=("srs0=*@srs.example",))))
+    assert answers["srs0=abc@srs.example"]
+    assert not answers["joe@srs.example"]

@@ -24,7 +24,7 @@ def command(given: Globals, domain: str | None, as_lines: bool) -> int:
     given.need_root()
     with Host.open(given.root, given.config(), look_at_mailboxes=False) as host:
         policy = Policy(host)
-        domains = host.domains()
+        domains = policy.domains()
         if domain is not None:
             name = os.fsencode(domain).lower()
             domains = [one for one in domains if one.name == name]

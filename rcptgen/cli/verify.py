@@ -44,7 +44,7 @@ def command(given: Globals, target: str, full: bool, file: str) -> int:
                 lines.setdefault(line.domain.lower(), []).append(line)
         with Host.open(given.root, config, look_at_mailboxes=False) as host:
             policy = Policy(host)
-            for domain in host.domains():
+            for domain in policy.domains():
                 shaped = policy.shape(domain)
                 proof.add(domain.name, shaped.table)
                 proof.add_lines(domain.name, shaped.table, lines.pop(domain.name, ()))

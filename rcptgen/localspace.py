@@ -92,6 +92,7 @@ class LocalSpace:
             self._add_account(name, account)
         self._alias = alias
         self._sorted: tuple[list[bytes], list[bytes]] | None = None
+        self._longest = -1
 
     def _add_account(self, name: bytes, account: Account | Outcome) -> None:
         if name != name.lower() or len(name) >= GETPW_USERLEN:
@@ -112,11 +113,7 @@ class LocalSpace:
         raw = self._exact.get(lowered)
         if raw is not None:
             return self._made(lowered, False, raw)
-        for end in range(len(lowered), -1, -1):
-            raw = self._wildcards.get(lowered[:end])
-            if raw is not None:
-                return self._made(lowered[:end], True, raw)
-        return self.alias()
+        return self._covering(lowered)
 
     def alias(self) -> Claim:
         """The claim of the alias account to whatever nobody else owns (qmail-getpw.c: main)."""
@@ -170,7 +167,9 @@ class LocalSpace:
             yield self._made(name, False, self._exact[name])
 
     def _covering(self, prefix: bytes) -> Claim:
-        for end in range(len(prefix), -1, -1):
+        if self._longest < 0:
+            self._longest = max(map(len, self._wildcards), default=0)
+        for end in range(min(len(prefix), self._longest), -1, -1):
             raw = self._wildcards.get(prefix[:end])
             if raw is not None:
                 return self._made(prefix[:end], True, raw)

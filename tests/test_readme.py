@@ -40,7 +40,7 @@ def test_the_first_screen_shows_what_the_example_host_gives(root: Path, tmp_path
     dumped = run.invoke(cli, ["dump", str(file)], standalone_mode=False).stdout.splitlines()
     shown = blocks("console")[0].splitlines()
     summary = next(line for line in shown if "published:" in line)
-    assert summary.partition(": ")[2] in compiled.stderr
+    assert summary.partition(": ")[2] in compiled.output
     rules = [line for line in shown if "@" in line and not line.startswith("$")]
     assert len(rules) >= 5
     assert [line for line in dumped if line in rules] == rules

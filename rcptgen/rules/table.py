@@ -105,7 +105,7 @@ class Names:
 class Table:
     """Exact and prefix rules over one space of names; total once it has a rule for the empty prefix."""
 
-    __slots__ = ("_index", "groups", "prefixes")
+    __slots__ = ("_index", "_longest", "groups", "prefixes")
 
     def __init__(self, exact: Mapping[bytes, Outcome], prefixes: Mapping[bytes, Outcome]) -> None:
         by_outcome: dict[Outcome, list[bytes]] = {}
@@ -114,6 +114,7 @@ class Table:
         self.groups: dict[Outcome, Names] = {outcome: Names(names) for outcome, names in by_outcome.items()}
         self.prefixes: dict[bytes, Outcome] = dict(prefixes)
         self._index: dict[bytes, Outcome] | None = None
+        self._longest = -1
 
     @classmethod
     def of_groups(cls, groups: Mapping[Outcome, Names], prefixes: Mapping[bytes, Outcome]) -> Table:
@@ -144,7 +145,9 @@ class Table:
         if len(prefixes) < 8:
             best = max((p for p in prefixes if name.startswith(p)), key=len, default=None)
             return None if best is None else (best, prefixes[best])
-        for end in range(len(name), -1, -1):
+        if self._longest < 0:
+            self._longest = max(map(len, prefixes))
+        for end in range(min(len(name), self._longest), -1, -1):
             outcome = prefixes.get(name[:end])
             if outcome is not None:
                 return name[:end], outcome

@@ -13,7 +13,7 @@ from rcptgen.host import Domain, DomainKind, Host
 from rcptgen.memory import Memory
 from rcptgen.policy import Policy
 from rcptgen.publish import guard
-from rcptgen.publish.files import Publication
+from rcptgen.publish.files import Publication, PublishedUnsynced
 from rcptgen.publish.generation import Meta, path_key
 from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.staged import Staged
@@ -91,6 +91,7 @@ class Attempt:
         self.generation: GenerationWriter | None = None
         self.outputs = [Outcomes(one) for one in run.request.outputs]
         self.staged: list[Staged] = []
+        self.committing = False
         self.scratch: list[int] = []
         self.descriptors: list[int] = []
         self.writers: list[Writer] = []
@@ -109,7 +110,8 @@ class Attempt:
         for descriptor in self.scratch:
             os.close(descriptor)
         self.scratch = []
-        if self.generation is not None and not self.generation.accepted:
+        # Once the renames have begun, the files may be those of this generation: the next run finds out.
+        if self.generation is not None and not self.generation.accepted and not self.committing:
             self.generation.abandon()
 
     # -- building ---------------------------------------------------------------------------
@@ -299,6 +301,8 @@ class Attempt:
         run = self.run
         gone: dict[bytes, int] = {}
         for path in run.memory.units - run.host.units.reports.keys():
+            if b"\0" in path:
+                continue  # a claim, see Policy.claims
             parent = os.path.dirname(path.rstrip(b"/"))
             gone[parent] = gone.get(parent, 0) + 1
         several = sorted(parent for parent, count in gone.items() if count >= HOMES_OF_A_MOUNT)
@@ -312,6 +316,7 @@ class Attempt:
     def finish(self) -> None:
         """Proves every output, and publishes unless it is a dry run or a first publish that must not be."""
         run, result = self.run, self.run.result
+        self._carry()
         result.outputs = self.outputs
         result.units = run.host.units.unhealthy()
         result.units_read = len(run.host.units.reports)
@@ -348,7 +353,7 @@ class Attempt:
 
     def _status(self) -> int:
         failed = any(one.state in (UnitState.FAILED, UnitState.SUSPECT) for one in self.run.result.units)
-        if failed:
+        if failed or self.policy.kept:
             return SourceFailed.status
         return 3 if self.held else 0
 
@@ -401,16 +406,27 @@ class Attempt:
             staged.finish()
         if self.generation is not None:
             self.generation.finish(self._meta())
-        done = self.publication.commit()
+        self.committing = True
+        unsynced = None
+        try:
+            done = self.publication.commit()
+        except PublishedUnsynced as error:
+            unsynced, done = error, error.published
         for one, outcomes in zip(done, self.outputs, strict=True):
             outcomes.published, outcomes.changed = True, one.changed
         if self.generation is not None and run.state is not None:
-            if not result.changed and self._same_memory():
-                self.generation.abandon()
-                return
-            warning = run.state.accept(self.generation)
-            if warning:
-                result.warnings.append(warning)
+            self._remember(self.generation, run.state)
+        if unsynced is not None:
+            raise unsynced
+
+    def _remember(self, generation: GenerationWriter, state: State) -> None:
+        """Makes this generation the one that the next run builds on, unless it says nothing new."""
+        if not self.run.result.changed and self._same_memory():
+            generation.abandon()
+            return
+        warning = state.accept(generation)
+        if warning:
+            self.run.result.warnings.append(warning)
 
     def _same_memory(self) -> bool:
         """Whether the state has nothing new to remember."""
@@ -423,10 +439,31 @@ class Attempt:
         )
 
     def _units(self) -> frozenset[bytes]:
-        """The homes that this run's rules come from, read or kept."""
+        """The homes and claims that the published rules come from, read or kept.
+
+        What is gone is only forgotten in a run that could see everything and held nothing.
+        """
         reports = self.run.host.units.reports.values()
         read = {one.path for one in reports if one.state in (UnitState.HEALTHY, UnitState.DEFERRING)}
-        return frozenset(read | (self.run.memory.units & self.policy.kept.keys()))
+        known = read | self.policy.claims
+        if self.since or self._troubled():
+            known |= self.run.memory.units
+        return frozenset(known | (self.run.memory.units & self.policy.kept.keys()))
+
+    def _troubled(self) -> bool:
+        """Whether rules of this run come from the memory, wholly or in part."""
+        return bool(self.policy.kept or self.run.host.users_damage)
+
+    def _carry(self) -> None:
+        """What was held stays held through a run in which it cannot be seen whether it still would go."""
+        if not self._troubled():
+            return
+        for name, since in self.run.memory.held.items():
+            domain = name.encode("latin-1")
+            bare = domain.removeprefix(CATCH_ALL)
+            if name not in self.since and not self.run.released(bare):
+                self.since[name] = since
+                self.held.append(Held(bare, since, "held before; its sources cannot be read now", 0, ()))
 
     def _meta(self) -> Meta:
         outputs = zip(self.run.request.outputs, self.staged, strict=True)

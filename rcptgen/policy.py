@@ -36,7 +36,9 @@ class Policy:
 
     `published` gives what was published last for a domain, `known_units` the homes it was
     made from: the rules of a home that cannot be read for now are kept from there, and a
-    home that was never published is accepted whole.  `prepended` was the mode of the last
+    claim that was never published is accepted whole.  `claims` are those of this run, each
+    a home, a NUL and the name it claims (with `*` behind a wildcard): two claims may share
+    a home, and only one of them be new.  `prepended` was the mode of the last
     run, if any; after `prepare` it is the mode of this one.
     """
 
@@ -54,12 +56,15 @@ class Policy:
         self._known_units = known_units
         self.prepended = prepended
         self.kept: dict[bytes, str] = {}
+        self.claims: set[bytes] = set()
         self._locals = sum(1 for one in host.domains() if one.kind is DomainKind.LOCAL)
         self._prepended: dict[bytes, Claim] = {}
         self._prepared = False
         self._views: Views = {}
         if self._settings.dead_forwards != "accept":
             raise ConfigurationError('[policy] dead_forwards = "reject" is not available in this version')
+        if self._settings.relay != "accept":
+            raise ConfigurationError('[policy] relay = "file" is not available in this version')
         self._overlays = Overlays(host.config.extra.accept, host.config.extra.reject)
 
     # -- prepended names --------------------------------------------------------------------
@@ -134,13 +139,17 @@ class Policy:
 
         def kept(claim: Claim, relative: bytes) -> Table | None:
             report = self.host.units.failed_owners.get(claim.owner)
+            home = claim.owner.home if not claim.failed else claim.file
+            key = home + b"\0" + claim.name + (b"*" if claim.wildcard else b"")
             if report is None and not claim.failed:
+                self.claims.add(key)
                 return None
             path = claim.owner.home if report is not None else claim.file
             report = report or self.host.units.reports.get(path)
             self.kept[path] = report.reason if report is not None else "the home cannot be looked at"
-            old = self._published(domain.name) if path in self._known_units else None
+            old = self._published(domain.name) if key in self._known_units else None
             if old is not None:
+                self.claims.add(key)
                 return old.restrict(relative) if claim.wildcard else _only(old, relative)
             reason = "the source failed and nothing of it was published before: accepted"
             return Table({}, {b"": Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, path, approximate=True)})
@@ -198,7 +207,7 @@ class Policy:
         """The outcome for what this host only relays to `domain`; None where it does not."""
         rcpthosts = self.host.rcpthosts
         allowed = rcpthosts.allows(domain) if rcpthosts.listed is not None else None
-        if allowed is None or self._settings.relay == "file":
+        if allowed is None:
             return None
         return Outcome(Verdict.DELIVER, Kind.RELAY, "relayed", *allowed)
 
@@ -243,7 +252,11 @@ def _only(table: Table, name: bytes) -> Table:
 
 
 class Overlays:
-    """`[extra]`: user@domain, prefix*@domain and *@domain, applied last; a refusal beats an acceptance."""
+    """`[extra]`: user@domain, prefix*@domain and *@domain, applied last.
+
+    A longer name beats a shorter prefix, an exact name every prefix; of equal ones the
+    refusal counts.
+    """
 
     def __init__(self, accept: tuple[str, ...], reject: tuple[str, ...]) -> None:
         self._exact: dict[bytes, dict[bytes, Outcome]] = {}

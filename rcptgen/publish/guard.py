@@ -26,7 +26,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happens to one domain: accepted rules before and after, gained and lost; some of the lost ones."""
+    """What happens to one domain: accepted rules before and after, gained and lost; some of the lost ones.
+
+    `opens`: it becomes a catch-all; `was_whole`: it was one, which stands for more names than one.
+    """
 
     before: int
     after: int
@@ -34,9 +37,12 @@ class Change:
     lost: int
     sample: tuple[bytes, ...]
     opens: bool
+    was_whole: bool = False
 
     def suspicious(self, limits: Limits) -> str:
         """Why the losses of this domain alone must be held, or an empty text."""
+        if self.lost and not self.after and self.was_whole:
+            return "emptied: it was a catch-all, and nothing of it would be left"
         if self.lost and not self.after and self.before >= limits.emptied_min:
             return f"emptied: all of its {self.before} names would go"
         if self.lost >= limits.domain_loss_min and self.lost > limits.domain_loss * self.before:
@@ -55,7 +61,7 @@ def compare(old: Table, new: Table) -> Change:
     lost, sample = _missing(old, new)
     gained, _ = _missing(new, old)
     opens = _whole(new) and not _whole(old)
-    return Change(accepted_rules(old), accepted_rules(new), gained, lost, tuple(sample), opens)
+    return Change(accepted_rules(old), accepted_rules(new), gained, lost, tuple(sample), opens, _whole(old))
 
 
 def _missing(one: Table, other: Table) -> tuple[int, list[bytes]]:

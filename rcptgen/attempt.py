@@ -381,14 +381,10 @@ class Attempt:
                 )
 
     def _canaries(self) -> None:
-        """`[guard] must_accept`, `must_refuse` and `must_be_mounted`."""
+        """`[guard] must_accept` and `must_refuse`."""
         wanted = self.run.config.guard
         if self.run.request.force:
             return
-        for path in wanted.must_be_mounted:
-            place = os.path.join(self.run.host.root, os.fsencode(path).lstrip(b"/"))
-            if not os.path.ismount(place):
-                raise PublishFailed(f"[guard] {path} is not mounted; nothing was published")
         canaries = [(one, True) for one in wanted.must_accept] + [(one, False) for one in wanted.must_refuse]
         for target, descriptor in zip(self.run.targets, self.descriptors, strict=True):
             reader = target.open(descriptor)
@@ -401,7 +397,7 @@ class Attempt:
                 reader.close()
 
     def _publish(self) -> None:
-        result, run = self.run.result, self.run
+        run = self.run
         for staged in self.staged:
             staged.finish()
         if self.generation is not None:

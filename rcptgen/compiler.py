@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from rcptgen.attempt import Attempt, Hold, Run, text_of
 from rcptgen.config import Config
-from rcptgen.errors import ConfigurationError, SourceFailed
+from rcptgen.errors import ConfigurationError, PublishFailed, SourceFailed
 from rcptgen.host import Host
 from rcptgen.memory import remember
 from rcptgen.policy import Policy
@@ -69,6 +69,7 @@ def _compile(run: Run) -> Result:
             f"{os.fsdecode(host.users_file)}: {host.users_damage}; qmail defers all local mail, "
             "and nothing was published before: nothing is published (--force accepts what qmail defers)"
         )
+    _mounted(run)
     hold: Hold | None = Hold(gone=_gone_held(run))
     while hold is not None:
         attempt = Attempt(run, hold)
@@ -79,6 +80,16 @@ def _compile(run: Run) -> Result:
         finally:
             attempt.close()
     return result
+
+
+def _mounted(run: Run) -> None:
+    """Raises PublishFailed where something of `[guard] must_be_mounted` is not."""
+    wanted = [os.fsencode(path) for path in run.config.guard.must_be_mounted]
+    if wanted and not run.request.force:
+        missing = run.host.units.mounted(wanted)
+        if missing:
+            names = ", ".join(text_of(path) for path in missing)
+            raise PublishFailed(f"[guard] not mounted: {names}; nothing was published")
 
 
 def _undecided(run: Run) -> bool:

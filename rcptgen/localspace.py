@@ -21,6 +21,8 @@ from rcptgen.rules.table import Table
 
 GETPW_USERLEN = 32
 MOST_COLONS = 4
+MOST_SPELLINGS = 200_000
+"""Of one claim in one view, beyond the two plain ones of each name."""
 STRETCH = 64
 
 
@@ -175,10 +177,6 @@ class LocalSpace:
                 return self._made(prefix[:end], True, raw)
         return self.alias()
 
-    def wildcard_names(self) -> list[bytes]:
-        """The names of all wildcard claims, sorted."""
-        return self._names()[1]
-
     # -- all rules of a view ----------------------------------------------------------------
 
     def flatten(
@@ -200,7 +198,8 @@ class LocalSpace:
         `oversized` gives an outcome for a claim and its home's table, that stands for all of
         it.  `ahead` is told which owners come next.
         A dot and a colon reach the same file, so a name with colons is written in every
-        spelling; beyond MOST_COLONS only in the two plain ones, and it is reported.
+        spelling; beyond MOST_COLONS, or once its claim has MOST_SPELLINGS, only in the two
+        plain ones, and it is reported.
         """
         prefix = prefix.lower()
         size = len(prefix)
@@ -272,23 +271,28 @@ class _Piece:
         self._prefixes = prefixes
         self._unsayable = unsayable
         self._nested = space.nested(claim)
+        self._spelled = 0
 
     def add(self, table: Table) -> None:
         """Puts every rule of the restricted home table into the view, in all its spellings."""
         space, claim, view, relative = self._space, self._claim, self._view, self._relative
-        for name, outcome in table.prefixes.items():
+        # Sorted: which ones are spelled in every way must not hang on the order of a directory.
+        for name, outcome in sorted(table.prefixes.items(), key=itemgetter(0)):
             for spelled in self._spellings(name, b"*", outcome):
                 full = view + relative + spelled
                 if spelled and self._nested and space.claimed_by_longer(claim, full):
                     continue
                 self._prefixes[relative + spelled] = outcome
+        with_colons: list[tuple[bytes, Outcome]] = []
         for outcome, names in table.groups.items():
             moved = outcome.under(len(relative))
             for name in names:
                 if b":" in name:
-                    self._colons(name, outcome)
+                    with_colons.append((name, outcome))
                     continue
                 self._put(relative + name, moved)
+        for name, outcome in sorted(with_colons, key=itemgetter(0)):
+            self._colons(name, outcome)
         self._slashes(table)
 
     def _slashes(self, table: Table) -> None:
@@ -333,14 +337,18 @@ class _Piece:
         if not colons:
             yield name
             return
-        if colons > MOST_COLONS:
+        more = 2**colons - 2 if colons <= MOST_COLONS else 0
+        if colons > MOST_COLONS or self._spelled + more > MOST_SPELLINGS:
             found = outcome.at(name)
             rule = self._relative + name + tail
             reason = "more than four dots or colons in one name: not every spelling is written"
+            if more:
+                reason = "too many names with dots or colons: not every spelling is written"
             self._unsayable.append(Unsayable(rule, reason, found.file, found.line))
             yield name.replace(b":", b".")
             yield name
             return
+        self._spelled += more
         parts = name.split(b":")
         for marks in product(b".:", repeat=colons):
             yield parts[0] + b"".join(bytes((mark,)) + part for mark, part in zip(marks, parts[1:], strict=True))

@@ -16,12 +16,12 @@ import socket
 import subprocess
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeVar
 
-from rcptgen.errors import Shortage
+from rcptgen.errors import RcptgenError, Shortage
 from rcptgen.programs import builtin_models
 from rcptgen.programs.shell import run_line
 from rcptgen.qmail.home import Home, HomeTable, Settings, Step
@@ -36,6 +36,7 @@ from rcptgen.source.tree import (
     Directory,
     FailedForNow,
     Identity,
+    IdentityUnavailable,
     NotRegular,
     Refused,
     Regular,
@@ -51,12 +52,28 @@ SIGN_OF_LIFE = 0.002
 MOST_ROUNDS = 20
 """Time limits after which a worker is killed even while it works: nobody's files may hold up the others for ever."""
 
+MOST_SILENT_SIBLINGS = 2
+"""Silent homes below one directory after which the others there count as silent too: the mount is dead."""
+
+MOST_SILENCES = 10
+"""Silences of a run after which what did not answer is not asked again one by one, and after twice as many nothing."""
+
+MOST_LOST_IN_A_ROW = 3
+"""Homes in a row that cost their worker after which the trouble is taken to be ours."""
+
+MOST_HOMES = 4096
 MOST_OPEN_HOMES = 256
 TABLES_KEPT = 8192
 NAMES_KEPT = 400_000
 BATCH = 1000
 
+SILENT = "the home directory does not answer"
+
 Found = Regular | Absent | Refused | FailedForNow | NotRegular | TooLarge
+_One = TypeVar("_One")
+_Answer = TypeVar("_Answer")
+_Home = tuple[int, bytes]
+"""A home as somebody's: the uid, and the path."""
 
 
 class State(enum.StrEnum):
@@ -66,6 +83,11 @@ class State(enum.StrEnum):
     DEFERRING = "deferring"
     FAILED = "failed"
     SUSPECT = "suspect"
+
+    @property
+    def weight(self) -> int:
+        """How bad it is, for a unit that is looked at more than once."""
+        return {State.HEALTHY: 0, State.DEFERRING: 1}.get(self, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +138,7 @@ class Reader:
         self._tree = SourceTree(session.root, access=session.access, record=False)  # type: ignore[arg-type]
         self._settings = session.settings
         self._models = builtin_models()
-        self._homes: dict[tuple[bytes, int, int, bytes], Home] = {}
+        self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
         self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
 
     def _run_line(self, line: bytes, situation: Situation) -> Effect:
@@ -127,6 +149,12 @@ class Reader:
         home = self._homes.get(key)
         if home is None:
             home = self._homes[key] = Home(self._tree, owner, self._settings, self._run_line)
+            if len(self._homes) > MOST_HOMES:
+                oldest, dropped = self._homes.popitem(last=False)
+                dropped.close()
+                self._open.pop(oldest, None)
+        else:
+            self._homes.move_to_end(key)
         if key in self._open:
             self._open.move_to_end(key)
         else:
@@ -144,35 +172,54 @@ class Reader:
 
     def qualify(self, accounts: Sequence[Account], identity: Identity, directory: bytes) -> list[bool | FailedForNow]:
         """For each account whether its home is there and its own (qmail-getpw.c: userext)."""
-        answers: list[bool | FailedForNow] = []
-        with self._tree.acting_as(identity):
-            for account in accounts:
-                if not account.home:
-                    # stat(2) finds nothing under an empty path, in whatever directory.
-                    answers.append(False)
-                    continue
-                found = self._tree.status(os.path.join(directory, account.home))
-                if isinstance(found, FailedForNow):
-                    answers.append(found)
-                else:
-                    answers.append(isinstance(found, Status) and found.uid == account.uid)
+        try:
+            with self._tree.acting_as(identity):
+                answers = [self._qualifies(account, directory) for account in accounts]
+        except IdentityUnavailable as error:
+            # qmail-getpw is not even started then: qmail-lspawn defers.
+            cause = error.__cause__
+            number = cause.errno if isinstance(cause, OSError) else None
+            return [FailedForNow(number or errno.EAGAIN)] * len(accounts)
         for answer in answers:
-            if isinstance(answer, FailedForNow) and answer.shortage:
-                raise Shortage(f"looking at homes: {os.strerror(answer.errno)}")
+            _no_shortage(answer, "looking at homes")
         return answers
 
+    def _qualifies(self, account: Account, directory: bytes) -> bool | FailedForNow:
+        if not account.home:
+            # stat(2) finds nothing under an empty path, in whatever directory.
+            return False
+        found = self._tree.status(os.path.join(directory, account.home))
+        return found if isinstance(found, FailedForNow) else isinstance(found, Status) and found.uid == account.uid
+
     def emptied(self, directories: Sequence[bytes]) -> list[bytes]:
-        """Those of the directories that are not there or hold nothing: what a lost mount leaves."""
-        found = []
-        for path in directories:
-            directory = self._tree.directory(path)
-            if isinstance(directory, Directory):
-                with directory:
-                    if not directory.names():
-                        found.append(path)
-            elif isinstance(directory, Absent):
-                found.append(path)
-        return found
+        """Those of the directories that show nothing: what a lost mount leaves.  One that fails shows nothing."""
+        return [path for path in directories if not self._names(path)]
+
+    def _names(self, path: bytes) -> bool:
+        """Whether a directory shows any names."""
+        directory = self._tree.directory(path)
+        _no_shortage(directory, "looking at directories")
+        if not isinstance(directory, Directory):
+            return False
+        with directory:
+            names = directory.names()
+        _no_shortage(names, "looking at directories")
+        return isinstance(names, list) and bool(names)
+
+    def mounted(self, paths: Sequence[bytes]) -> list[bytes]:
+        """Those of the paths that are not mount points (as os.path.ismount has it); one that fails is none."""
+        return [path for path in paths if not self._is_mount(path)]
+
+    def _is_mount(self, path: bytes) -> bool:
+        path = path.rstrip(b"/") or b"/"
+        if not path.startswith(b"/") or self._tree.link(path) is not None:
+            return False
+        here, above = self._tree.status(path), self._tree.status(os.path.join(path, b".."))
+        _no_shortage(here, "looking at mount points")
+        _no_shortage(above, "looking at mount points")
+        if not isinstance(here, Status) or not isinstance(above, Status):
+            return False
+        return here.device != above.device or here.inode == above.inode
 
     def table(self, owner: Owner, host: bytes | None) -> tuple[HomeTable, Report]:
         """The rules of one home, and its state.  Nothing of it is kept: the table is the parent's to keep."""
@@ -210,6 +257,12 @@ class Reader:
         return answers
 
 
+def _no_shortage(found: object, doing: str) -> None:
+    """Raises Shortage where a look failed for want of something of our own."""
+    if isinstance(found, FailedForNow) and found.shortage:
+        raise Shortage(f"{doing}: {os.strerror(found.errno)}")
+
+
 def serve(descriptor: int) -> None:
     """The worker: answers requests from `descriptor` until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -228,16 +281,19 @@ def serve(descriptor: int) -> None:
             else:
                 assert reader is not None
                 answer = getattr(reader, name)(*arguments)
-        except Shortage as error:
+        except RcptgenError as error:
             answer = error
         except MemoryError:
-            answer = Shortage("out of memory in the worker")
+            answer = WorkerLost(NO_MEMORY)
         except OSError as error:
             if error.errno not in SHORTAGES:
                 raise
             answer = Shortage(f"the worker: {os.strerror(error.errno or 0)}")
         try:
-            pipe.send(answer)
+            try:
+                pipe.send(answer)
+            except MemoryError:
+                pipe.send(WorkerLost(NO_MEMORY))
         except OSError:
             # Whoever asked was killed, or gave up.
             return
@@ -246,8 +302,19 @@ def serve(descriptor: int) -> None:
 # -- the parent's side --------------------------------------------------------------------------
 
 
+NO_MEMORY = "out of memory in the worker"
+
+
+class WorkerLost(Shortage):
+    """The worker ended in the middle of an answer, or had no memory for it."""
+
+
 class Silent(Exception):
     """The worker gave no answer in time; it was killed."""
+
+
+def _why(error: Exception) -> str:
+    return f" ({error})" if str(error) else ""
 
 
 class Worker:
@@ -260,15 +327,21 @@ class Worker:
         self._pipe: Connection[Any, Any] | None = None
 
     def ask(self, name: str, *arguments: Any) -> Any:
-        """The worker's answer.  Raises Silent where there is none in time, Shortage where it ran out of something."""
+        """The worker's answer.
+
+        Raises Silent where there is none in time, WorkerLost where it ended or had no memory
+        for it, and the RcptgenError that is its answer: Shortage where it ran out of something.
+        """
+        if self._pipe is None:
+            self._start()
         try:
-            if self._pipe is None:
-                self._start()
             answer = self._exchange(name, arguments)
         except (EOFError, OSError) as error:
             self._kill()
-            raise Shortage(f"the worker process ended while it read the host ({error})") from None
-        if isinstance(answer, Shortage):
+            raise WorkerLost(f"the worker process ended while it read the host{_why(error)}") from None
+        if isinstance(answer, WorkerLost):
+            self._kill()
+        if isinstance(answer, RcptgenError):
             raise answer
         return answer
 
@@ -318,7 +391,14 @@ class Worker:
         finally:
             theirs.close()
         self._pipe = Connection(ours.detach())
-        self._exchange("open", (self._session,))
+        try:
+            answer = self._exchange("open", (self._session,))
+        except (EOFError, OSError, Silent) as error:
+            self._kill()
+            raise Shortage(f"the worker process did not start{_why(error)}") from None
+        if isinstance(answer, RcptgenError):
+            self._kill()
+            raise Shortage(str(answer)) if isinstance(answer, WorkerLost) else answer
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -346,6 +426,62 @@ class Worker:
 
 
 @dataclass(slots=True)
+class _Unanswered:
+    """The homes that are asked nothing any more, and why: a dead mount must not cost a time limit for each of them."""
+
+    _reasons: dict[_Home, str] = field(default_factory=dict)
+    _below: dict[bytes, set[bytes]] = field(default_factory=dict)
+    _doubtful: set[_Home] = field(default_factory=set)
+    _silences: int = 0
+    _in_a_row: set[bytes] = field(default_factory=set)
+
+    def reason(self, home: _Home) -> str | None:
+        """Why a home is not asked; None where it is."""
+        if not self._reasons and not self._silences:
+            return None
+        known = self._reasons.get(home)
+        if known is not None:
+            return known
+        parent = _parent(home[1])
+        if len(self._below.get(parent, ())) >= MOST_SILENT_SIBLINGS:
+            return f"the home directory was not asked: others below {shown(parent)} do not answer"
+        if self._silences >= (MOST_SILENCES if home in self._doubtful else 2 * MOST_SILENCES):
+            return "the home directory was not asked: too many others do not answer"
+        return None
+
+    def silent(self, homes: Iterable[_Home]) -> None:
+        """These homes were asked in one go, and there was no answer."""
+        self._silences += 1
+        asked = set(homes)
+        if len(asked) > 1:
+            self._doubtful |= asked
+            return
+        for home in asked:
+            self._reasons[home] = SILENT
+            self._below.setdefault(_parent(home[1]), set()).add(home[1])
+
+    def heard(self, homes: Iterable[_Home]) -> None:
+        """These homes have answered, alone or together."""
+        if self._doubtful:
+            self._doubtful.difference_update(homes)
+
+    def lost(self, home: _Home, error: WorkerLost) -> None:
+        """A home cost its worker twice.  Raises Shortage where each one does."""
+        self._in_a_row.add(home[1])
+        if len(self._in_a_row) >= MOST_LOST_IN_A_ROW:
+            raise Shortage(str(error)) from error
+        self._reasons[home] = f"the home directory cannot be read: {error}"
+
+    def answered(self) -> None:
+        """Some home was read: the worker is able to."""
+        self._in_a_row.clear()
+
+
+def _parent(path: bytes) -> bytes:
+    return os.path.dirname(path.rstrip(b"/"))
+
+
+@dataclass(slots=True)
 class Units:
     """What has been read of a host, by unit; asks the worker for what has not."""
 
@@ -354,7 +490,7 @@ class Units:
     failed_owners: dict[Owner, Report] = field(default_factory=dict)
     _tables: OrderedDict[tuple[Owner, bytes | None], HomeTable] = field(default_factory=OrderedDict)
     _names: int = 0
-    _silent: set[tuple[int, bytes]] = field(default_factory=set)
+    _unanswered: _Unanswered = field(default_factory=_Unanswered)
 
     def read(self, path: bytes, identity: Identity | None = None, limit: int = 64 * 1024 * 1024) -> Found:
         """The file at `path`, as `identity` (None: as root); a hang is a failure for now."""
@@ -368,35 +504,59 @@ class Units:
 
     def qualify(self, accounts: Sequence[Account], identity: Identity, directory: bytes) -> list[bool | FailedForNow]:
         """For each account whether it is a user for qmail-getpw."""
+
+        def ask(some: Sequence[Account]) -> list[bool | FailedForNow]:
+            found: list[bool | FailedForNow] = self.worker.ask("qualify", some, identity, directory)
+            return found
+
         answers: list[bool | FailedForNow] = []
         for batch in _batches(accounts):
-            try:
-                answers += self.worker.ask("qualify", batch, identity, directory)
-            except Silent:
-                answers += [self._qualify_one(one, identity, directory) for one in batch]
+            answers += self._each(
+                batch, lambda one: (one.uid, one.home), ask, lambda one, reason: FailedForNow(errno.ETIMEDOUT)
+            )
         return answers
 
-    def _qualify_one(self, account: Account, identity: Identity, directory: bytes) -> bool | FailedForNow:
-        key = (account.uid, account.home)
-        if key not in self._silent:
-            try:
-                answer: bool | FailedForNow = self.worker.ask("qualify", [account], identity, directory)[0]
-                return answer
-            except Silent:
-                self._silent.add(key)
-        return FailedForNow(errno.ETIMEDOUT)
+    def _each(
+        self,
+        things: Sequence[_One],
+        home_of: Callable[[_One], _Home],
+        ask: Callable[[Sequence[_One]], list[_Answer]],
+        instead: Callable[[_One, str], _Answer],
+    ) -> list[_Answer]:
+        """What `ask` answers: in one go, else one by one; `instead` takes the place of what a home does not answer."""
+        unanswered = self._unanswered
+        reasons = [unanswered.reason(home_of(one)) for one in things]
+        asked = [one for one, reason in zip(things, reasons, strict=True) if reason is None]
+        try:
+            found = iter(ask(asked) if asked else [])
+        except Silent:
+            unanswered.silent(map(home_of, asked))
+            return [answer for one in things for answer in self._each([one], home_of, ask, instead)]
+        unanswered.heard(map(home_of, asked))
+        return [
+            next(found) if reason is None else instead(one, reason) for one, reason in zip(things, reasons, strict=True)
+        ]
 
     def emptied(self, directories: Sequence[bytes]) -> list[bytes]:
-        """Those of the directories that are not there or hold nothing."""
+        """Those of the directories that show nothing; all of them where there is no answer."""
+        return self._or_all("emptied", directories)
+
+    def mounted(self, paths: Sequence[bytes]) -> list[bytes]:
+        """Those of the paths that are not mount points; all of them where there is no answer."""
+        return self._or_all("mounted", paths)
+
+    def _or_all(self, name: str, paths: Sequence[bytes]) -> list[bytes]:
         try:
-            found: list[bytes] = self.worker.ask("emptied", directories)
+            found: list[bytes] = self.worker.ask(name, paths)
         except Silent:
-            return []
+            return list(paths)
         return found
 
     def note(self, report: Report) -> None:
-        """Records the state of a unit; healthy ones are only counted by their number."""
-        self.reports[report.path] = report
+        """Records the state of a unit; of several that one path is found in, the worst."""
+        known = self.reports.get(report.path)
+        if known is None or known.state.weight <= report.state.weight:
+            self.reports[report.path] = report
 
     def table(self, owner: Owner, host: bytes) -> Table:
         """The rules of a home as `host` sees them.  A home that cannot be read for now defers everything."""
@@ -414,13 +574,23 @@ class Units:
 
     def ahead(self, owners: Iterable[Owner]) -> None:
         """Reads homes that will be wanted next in one go; what does not answer is left to `table`."""
-        wanted = [owner for owner in dict.fromkeys(owners) if (owner, None) not in self._tables]
-        if len(wanted) < 2 or any((owner.uid, owner.home) in self._silent for owner in wanted):
+        unanswered = self._unanswered
+        wanted = [
+            owner
+            for owner in dict.fromkeys(owners)
+            if (owner, None) not in self._tables and unanswered.reason(_home_of(owner)) is None
+        ]
+        if len(wanted) < 2:
             return
         try:
             answers = self.worker.ask("tables", wanted)
         except Silent:
+            unanswered.silent(map(_home_of, wanted))
             return
+        except WorkerLost:
+            return
+        unanswered.answered()
+        unanswered.heard(map(_home_of, wanted))
         for owner, (found, report) in zip(wanted, answers, strict=True):
             self._take(owner, None, found, report)
 
@@ -430,17 +600,23 @@ class Units:
         return known is None or known.host_matters
 
     def _ask(self, owner: Owner, host: bytes | None) -> HomeTable:
-        key = (owner.uid, owner.home)
-        reason = "the home directory does not answer"
-        report = Report(owner.home, State.FAILED, reason)
-        found = HomeTable(Table({}, {b"": Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, owner.home)}), False)
-        if key not in self._silent:
-            try:
-                found, report = self.worker.ask("table", owner, host)
-            except Silent:
-                self._silent.add(key)
+        ((found, report),) = self._each([owner], _home_of, lambda _: [self._asked_twice(owner, host)], _unread)
         self._take(owner, host, found, report)
         return found
+
+    def _asked_twice(self, owner: Owner, host: bytes | None) -> tuple[HomeTable, Report]:
+        """The rules of a home, by another worker where the first one is lost over it."""
+        try:
+            answer: tuple[HomeTable, Report] = self.worker.ask("table", owner, host)
+        except WorkerLost:
+            try:
+                answer = self.worker.ask("table", owner, host)
+            except WorkerLost as error:
+                home = _home_of(owner)
+                self._unanswered.lost(home, error)
+                return _unread(owner, self._unanswered.reason(home) or str(error))
+        self._unanswered.answered()
+        return answer
 
     def _take(self, owner: Owner, host: bytes | None, found: HomeTable, report: Report) -> None:
         self.note(report)
@@ -454,26 +630,20 @@ class Units:
 
     def judge(self, questions: Sequence[Question], *, explain: bool = False) -> list[tuple[Outcome, list[Step]]]:
         """What the homes do with the addresses, in the order of the questions."""
+
+        def ask(some: Sequence[Question]) -> list[tuple[Outcome, list[Step]]]:
+            found: list[tuple[Outcome, list[Step]]] = self.worker.ask("judge", some, explain)
+            return found
+
         answers: list[tuple[Outcome, list[Step]]] = []
         for batch in _batches(questions):
-            if not self._silent.isdisjoint((one.owner.uid, one.owner.home) for one in batch):
-                answers += [self._judge_one(one, explain) for one in batch]
-                continue
-            try:
-                answers += self.worker.ask("judge", batch, explain)
-            except Silent:
-                answers += [self._judge_one(one, explain) for one in batch]
+            answers += self._each(
+                batch,
+                lambda one: _home_of(one.owner),
+                ask,
+                lambda one, reason: (Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, one.owner.home), []),
+            )
         return answers
-
-    def _judge_one(self, one: Question, explain: bool) -> tuple[Outcome, list[Step]]:
-        key = (one.owner.uid, one.owner.home)
-        if key not in self._silent:
-            try:
-                answer: tuple[Outcome, list[Step]] = self.worker.ask("judge", [one], explain)[0]
-                return answer
-            except Silent:
-                self._silent.add(key)
-        return Outcome(Verdict.DEFER, Kind.DEFERRAL, "the home directory does not answer", one.owner.home), []
 
     @property
     def any_failed(self) -> bool:
@@ -490,3 +660,13 @@ class Units:
 def _batches(things: Sequence[Any]) -> Iterable[Sequence[Any]]:
     for at in range(0, len(things), BATCH):
         yield things[at : at + BATCH]
+
+
+def _home_of(owner: Owner) -> _Home:
+    return owner.uid, owner.home
+
+
+def _unread(owner: Owner, reason: str) -> tuple[HomeTable, Report]:
+    """What stands for the rules of a home that cannot be read for now: it defers everything."""
+    everything = Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, owner.home)
+    return HomeTable(Table({}, {b"": everything}), False), Report(owner.home, State.FAILED, reason)

@@ -15,7 +15,7 @@ import click
 
 from rcptgen import __version__
 from rcptgen.config import DEFAULT_PATH, Config, parse
-from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError, UsageTrouble
+from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError, Shortage, UsageTrouble
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Absent, Regular, SourceTree
 
@@ -144,6 +144,9 @@ def run(arguments: list[str]) -> int:
         for line in str(error).split("\n"):
             _say(line)
         return UsageTrouble.status if given.asking and error.status == 1 else error.status
+    except MemoryError:
+        _say("out of memory")
+        return UsageTrouble.status if given.asking else Shortage.status
     except OSError as error:
         if error.filename is None and error.errno in _CANNOT_WRITE:
             _say(f"cannot write the answer: {error.strerror}")

@@ -16,7 +16,7 @@ import click
 from rcptgen.cli import Globals, safe
 from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
-from rcptgen.errors import RcptgenError
+from rcptgen.errors import RcptgenError, Shortage
 from rcptgen.rules.shown import as_json, shown
 from rcptgen.units import State
 
@@ -86,9 +86,11 @@ def perform(given: Globals, config: Config, request: Request, *, as_object: bool
     try:
         with _progress(given, as_object) as progress:
             result = compile_host(given.root, config, request, progress=progress)
-    except RcptgenError as error:
+    except (RcptgenError, MemoryError) as error:
         if as_object:
-            click.echo(json.dumps({"version": 1, "status": error.status, "error": str(error), **_EMPTY}))
+            status = error.status if isinstance(error, RcptgenError) else Shortage.status
+            text = str(error) or "out of memory"
+            click.echo(json.dumps({"version": 1, "status": status, "error": text, **_EMPTY}))
         raise
     if as_object:
         click.echo(json.dumps(as_members(result)))

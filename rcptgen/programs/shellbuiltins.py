@@ -258,9 +258,3 @@ PROGRAMS: dict[bytes, Builtin] = {
     b"sh": sh,
 }
 """What is a program on every system, and mostly a built-in as well."""
-
-QMAIL_TOOLS = frozenset(
-    b"bouncesaying except condredirect forward preline qreceipt maildir2mbox maildirmake maildirwatch mailsubj qbiff "
-    b"datemail elq pinq predate qmail-inject qmail-queue qmail-local qmail-remote sendmail".split()
-)
-"""Programs that come with qmail."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-from rcptgen.programs.shellbuiltins import ORDINARY, OUTSIDE, PROGRAMS, QMAIL_TOOLS, SPECIAL
+from rcptgen.programs.shellbuiltins import ORDINARY, OUTSIDE, PROGRAMS, SPECIAL
 from rcptgen.programs.shellstate import COMPLEX, CONSTRUCT, NO_MODEL, End, Path, Work, effect, look, merge, waited
-from rcptgen.qmail.model import ANY_STATUS, Effect, Presence, ProgramModel, Runner, Situation, Text
+from rcptgen.qmail.model import ANY_STATUS, QMAIL_PROGRAMS, Effect, Presence, ProgramModel, Runner, Situation, Text
 from rcptgen.rules.outcome import Kind
 
 MAX_NESTED = 6
@@ -79,7 +79,7 @@ class Commands(ABC):
         if b"/" in name:
             sure = name.startswith(b"/") or not path.environment.moved
             return self.situation.presence(name), sure
-        always = name in PROGRAMS or name in QMAIL_TOOLS
+        always = name in PROGRAMS or name in QMAIL_PROGRAMS
         if not name or name in SPECIAL or name == b"export":
             return Presence.NOT_FOUND, True
         search = path.environment.texts.get(b"PATH")

@@ -11,6 +11,7 @@ from rcptgen.rules.outcome import Kind, Outcome, Verdict
 
 BOUNCE_STATUSES = frozenset({100, 64, 65, 70, 76, 77, 78, 112})
 LONGEST_FORWARD = 1002
+MOST_LINES = 1000
 DEFAULT = b"default"
 
 
@@ -35,11 +36,15 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Instructions:
-    """A whole file.  `blank_first`: qmail-local defers; `is_list`: a +list line was seen."""
+    """A whole file.  `blank_first`: qmail-local defers; `is_list`: a +list line was seen.
+
+    `too_many`: there are more than MOST_LINES lines that act, and none is kept.
+    """
 
     lines: tuple[Instruction, ...]
     blank_first: bool = False
     is_list: bool = False
+    too_many: bool = False
 
     @property
     def has_mailbox(self) -> bool:
@@ -94,6 +99,8 @@ def parse(data: bytes, *, forward_only: bool) -> Instructions:
         else:
             action = Action.FORWARD
             text = text.removeprefix(b"&")
+        if len(found) == MOST_LINES:
+            return Instructions((), too_many=True)
         found.append(Instruction(action, text, number, forward_only))
     return Instructions(tuple(found), is_list=is_list)
 
@@ -128,6 +135,9 @@ def outcome(
     """
     if instructions.blank_first:
         return Outcome(Verdict.DEFER, Kind.DEFERRAL, "the first line is blank", file, 1)
+    if instructions.too_many:
+        text = "too many lines to be judged"
+        return Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, file, approximate=True, widened=True)
     paths = _Paths()
     kind, reason, line = Kind.DISCARD, "no instruction delivers: accepted and thrown away", 0
     too_long = 0

@@ -114,6 +114,11 @@ class Variables:
         return self._default.compared if self._default else set()
 
     @property
+    def host_compared(self) -> set[bytes]:
+        """The constants that HOST, or the part of it in HOST2, HOST3 or HOST4, was compared with."""
+        return self._host.compared if self._host else set()
+
+    @property
     def host_touched(self) -> bool:
         """Whether HOST, left open, was looked at."""
         return self._host is not None and _touched(self._host)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from rcptgen.source.tree import (
     EntryType,
     FailedForNow,
     Identity,
+    IdentityUnavailable,
     NotRegular,
     Refused,
     Regular,
@@ -31,12 +33,23 @@ from rcptgen.source.tree import (
     TooLarge,
 )
 
-LONGEST_FILE = 256 * 1024
+LONGEST_FILE = 64 * 1024
 MOST_NAMES = 2_000_000
 DEEPEST = 40
-MOST_DIRECTORIES = 10_000
+MOST_DIRECTORIES = 256
 MOST_LINKS = 40
 MOST_RUNS = 20_000
+"""Lines that one file may have run for all the constants it asks for."""
+
+BYTES_ALLOWED = 4096
+MOST_BYTES = 64 << 20
+WORK_ALLOWED = 200
+MOST_WORK = 3_000_000
+"""What the files of a home may cost beyond an allowance for each: bytes to read, and work with lines (see _work)."""
+
+MOST_ALIKE = 4096
+"""Files, no longer than BYTES_ALLOWED each, that are remembered because others may hold the same."""
+
 PATH_BYTES = 4096
 LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
@@ -72,12 +85,17 @@ class Step:
 
 @dataclass(slots=True)
 class _Judged:
-    """A dot-qmail file that exists: its instructions, and its outcome where no variable can change that."""
+    """A dot-qmail file that exists: its outcome where no variable can change that, else its instructions.
+
+    `size` and `work` are what reading it and one run of its lines cost.
+    """
 
     file: bytes
     instructions: Instructions
     fixed: Outcome | None = None
     default_delivery: bool = False
+    size: int = 0
+    work: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +110,7 @@ class HomeTable:
 
 
 class Home:
-    """One owner's home directory.  What was read once is not read again by the same object.
+    """One owner's home directory.  What was read once for an address is not read again by the same object.
 
     `failure` is the first error, if any, of a source that could not be read for now
     (EIO, ESTALE, a dead mount): what was answered since is then no basis for a refusal.
@@ -107,8 +125,10 @@ class Home:
         self._settings = settings
         self._run_line = run_line
         self._files: dict[bytes, _Judged | None] = {}
+        self._alike: dict[tuple[bytes, bool], _Judged] = {}
         self._presences: dict[bytes, Presence] = {}
         self._listing: dict[bytes, EntryType] | None = None
+        self._crowded = False
         self._looks = 0
         self._acting = False
         self._state: Outcome | None = None
@@ -131,7 +151,15 @@ class Home:
         """What befalls every address because of the home itself, or None (qmail-local.c: main, checkhome)."""
         if not self._opened:
             self._opened = True
-            self._state = self._open()
+            try:
+                self._state = self._open()
+            except IdentityUnavailable:
+                self._state = self._without_identity()
+        return self._state
+
+    def _without_identity(self) -> Outcome:
+        """What befalls every address from now on where qmail-lspawn could not become the owner."""
+        self._state = _deferral("its identity cannot be taken", self._home)
         return self._state
 
     def _open(self) -> Outcome | None:
@@ -165,15 +193,20 @@ class Home:
         return found
 
     def _list(self) -> dict[bytes, EntryType] | None:
-        """The names in the home and their types, read once; None where nobody may list it."""
-        if self._listing is None:
+        """The names in the home and their types, read once; None where nobody may list it, or there are too many."""
+        if self._listing is None and not self._crowded:
             with self._as_owner():
                 directory = self._open_directory()
-                found = directory.names() if isinstance(directory, Directory) else Refused(errno.EACCES)
+                found = (
+                    directory.names(beginning=b".qmail", most=MOST_NAMES + 1)
+                    if isinstance(directory, Directory)
+                    else Refused(errno.EACCES)
+                )
             if isinstance(found, FailedForNow):
                 self._failed(found)
             elif not isinstance(found, Refused):
-                self._listing = {name: entry for name, entry in found if name.startswith(b".qmail")}
+                self._crowded = len(found) > MOST_NAMES
+                self._listing = None if self._crowded else dict(found)
         return self._listing
 
     # -- one file ---------------------------------------------------------------------------
@@ -221,16 +254,30 @@ class Home:
         return self._judged(path, found)
 
     def _judged(self, path: bytes, found: Regular) -> _Judged:
+        key = found.data, bool(found.status.mode & stat.S_IXUSR)
+        known = self._alike.get(key)
+        if known is not None:
+            if known.fixed is None:
+                return replace(known, file=path)
+            return replace(known, file=path, fixed=replace(known.fixed, file=path), work=0)
         default_delivery = not found.data
         if default_delivery:
             instructions = parse(self._settings.default_delivery, forward_only=False)
         else:
-            instructions = parse(found.data, forward_only=bool(found.status.mode & stat.S_IXUSR))
-        judged = _Judged(path, instructions, default_delivery=default_delivery)
+            instructions = parse(found.data, forward_only=key[1])
+        judged = self._first(_Judged(path, instructions, default_delivery=default_delivery, size=len(found.data)))
+        if self._acting and judged.size <= BYTES_ALLOWED and len(self._alike) < MOST_ALIKE:
+            self._alike[key] = judged
+        return judged
+
+    def _first(self, judged: _Judged) -> _Judged:
+        """The file with its outcome, where that is the same for every address; the lines are not kept then."""
+        judged.work = _work(judged.instructions)
         variables = Variables.free(self._settings.path, self._user, self._home)
         first = self._outcome(judged, variables)
         if not variables.touched:
             judged.fixed = first
+            judged.instructions = Instructions(())
         return judged
 
     def _default_delivery(self) -> _Judged:
@@ -238,11 +285,7 @@ class Home:
         name = b""
         if name not in self._files:
             instructions = parse(self._settings.default_delivery, forward_only=False)
-            judged = _Judged(self._home, instructions, default_delivery=True)
-            variables = Variables.free(self._settings.path, self._user, self._home)
-            first = self._outcome(judged, variables)
-            judged.fixed = None if variables.touched else first
-            self._files[name] = judged
+            self._files[name] = self._first(_Judged(self._home, instructions, default_delivery=True))
         found = self._files[name]
         assert found is not None
         return found
@@ -345,6 +388,12 @@ class Home:
         state = self.state()
         if state is not None:
             return state
+        try:
+            return self._answer(dash, extension, local, host, steps)
+        except IdentityUnavailable:
+            return self._without_identity()
+
+    def _answer(self, dash: bytes, extension: bytes, local: bytes, host: bytes, steps: list[Step] | None) -> Outcome:
         safe = safe_extension(extension, dash)
         found, default_at = self._search(b".qmail" + dash, safe, steps)
         if found is None:
@@ -388,8 +437,22 @@ class Home:
         try:
             with self._tree.acting_as(self._identity):
                 return _Enumeration(self, dash, host).run()
+        except IdentityUnavailable:
+            return HomeTable(Table({}, {b"": self._without_identity()}), False)
         finally:
             self._acting = False
+            self._alike.clear()
+
+
+_CROWDED = "more dot-qmail files than are judged one by one"
+
+
+class _Unlisted(Exception):
+    """Something about a home that keeps its files from being judged one by one."""
+
+
+class _TooManyRuns(Exception):
+    """A file asks for more constants than its lines can be run with."""
 
 
 class _Enumeration:
@@ -405,13 +468,29 @@ class _Enumeration:
         self._shared: dict[Outcome, Outcome] = {}
         self._stem = b".qmail" + dash
         self._host_matters = False
+        self._device = -1
+        self._bytes_left = MOST_BYTES
+        self._work_left = MOST_WORK
+        self._work_allowed = WORK_ALLOWED
+        self._runs_left = 0
 
     def run(self) -> HomeTable:
+        """The table; one rule for everything where the home is more than can be judged."""
+        try:
+            return self._run()
+        except _Unlisted as why:
+            one = Outcome(Verdict.DELIVER, Kind.UNKNOWN, str(why), self._home._home, widened=True)
+            return HomeTable(Table({}, {b"": one}), False)
+
+    def _run(self) -> HomeTable:
         home = self._home
+        directory = home._open_directory()
+        if isinstance(directory, Directory):
+            self._device = directory.status.device
         where, _, first = self._stem.rpartition(b"/")
         listing = home._list() if not where else None
         if not where and listing is None:
-            return self._unlisted("the home directory cannot be listed")
+            raise _Unlisted(_CROWDED if home._crowded else "the home directory cannot be listed")
         pending: list[tuple[bytes, bytes, tuple[tuple[int, int], ...]]] = []
         if listing is not None:
             self._take(listing.items(), b"", first, b"", pending, ())
@@ -419,15 +498,12 @@ class _Enumeration:
             pending.append((where, b"", ()))
             self._walk(pending, first)
         walked = 0
-        while pending and walked < MOST_DIRECTORIES and len(self._exact) <= MOST_NAMES:
+        while pending and walked < MOST_DIRECTORIES:
             self._walk(pending, b"")
             walked += 1
         for relative, key, _ in pending:
             # Links between directories make a number of paths that has no end.
-            text = "more directories than are looked into"
-            self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, home._path(relative), widened=True)
-        if len(self._exact) > MOST_NAMES:
-            return self._unlisted("more dot-qmail files than are judged one by one")
+            self._open_below(key, relative, "more directories than are looked into")
         self._base()
         for (prefix, name), one in self._single.items():
             if name not in self._exact and self._longest(name) == prefix:
@@ -438,9 +514,10 @@ class _Enumeration:
         """The longest prefix rule that `name` begins with: the default file that would be found for it."""
         return next(name[:end] for end in range(len(name), -1, -1) if name[:end] in self._prefixes)
 
-    def _unlisted(self, reason: str) -> HomeTable:
-        one = Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, self._home._home, widened=True)
-        return HomeTable(Table({}, {b"": one}), False)
+    def _open_below(self, key: bytes, relative: bytes, reason: str) -> None:
+        """The rule for everything below a directory that is not looked into."""
+        where = self._home._path(relative)
+        self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, where, widened=True)
 
     def _base(self) -> None:
         """The rule for what no file answers."""
@@ -470,17 +547,20 @@ class _Enumeration:
             return
         with found:
             here = (found.status.device, found.status.inode)
-            if here in above or len(above) >= DEEPEST:
-                text = "directories that lead into each other"
-                self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, home._path(relative), widened=True)
+            if found.status.device != self._device:
+                self._open_below(key, relative, "a directory of another file system than the home's")
                 return
-            names = found.names()
+            if here in above or len(above) >= DEEPEST:
+                self._open_below(key, relative, "directories that lead into each other")
+                return
+            names = found.names(beginning=first, most=MOST_NAMES + 1)
         if isinstance(names, FailedForNow):
             home._failed(names)
         if isinstance(names, Refused | FailedForNow):
-            text = "the directory cannot be listed"
-            self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, home._path(relative), widened=True)
+            self._open_below(key, relative, "the directory cannot be listed")
             return
+        if len(names) > MOST_NAMES:
+            raise _Unlisted(_CROWDED)
         if itself is not None:
             self._add(key, itself)
         self._take(names, relative + b"/", first, key, pending, (*above, here))
@@ -508,13 +588,29 @@ class _Enumeration:
             judged = self._home._files.get(relative)
             if judged is None:
                 judged = self._home._read(relative, entry if not where else EntryType.UNKNOWN)
-                self._home._files[relative] = judged
             if judged is not None:
+                self._pay(judged)
                 self._add(extension, judged)
             # What cannot be read may be a directory; then the names below it cannot be read either.
             unread = judged is None or (judged.fixed is not None and judged.fixed.kind is Kind.DEFERRAL)
             if unread and entry is not EntryType.REGULAR and entry is not EntryType.OTHER:
                 pending.append((relative, extension + b"/", above))
+
+    def _pay(self, judged: _Judged) -> None:
+        """The cost of a file that was read comes off what the home is given."""
+        self._bytes_left -= max(judged.size - BYTES_ALLOWED, 0)
+        if self._bytes_left < 0:
+            raise _Unlisted("longer dot-qmail files than are judged one by one")
+        self._work_allowed = WORK_ALLOWED
+        self._pay_work(judged.work)
+
+    def _pay_work(self, work: int) -> None:
+        self._work_allowed -= work
+        if self._work_allowed < 0:
+            self._work_left += self._work_allowed
+            self._work_allowed = 0
+        if self._work_left < 0:
+            raise _Unlisted("more lines in dot-qmail files than are judged one by one")
 
     def _add(self, extension: bytes, judged: _Judged) -> None:
         prefix = extension[: -len(DEFAULT)] if extension.endswith(DEFAULT) else None
@@ -523,6 +619,8 @@ class _Enumeration:
             if judged.fixed is not None:
                 return
         self._exact[extension] = self._intern(self._one(judged, extension), judged)
+        if len(self._exact) > MOST_NAMES:
+            raise _Unlisted(_CROWDED)
 
     def _intern(self, found: Outcome, judged: _Judged) -> Outcome:
         """One object for all files that say the same: the name completes the path (Outcome.named_from)."""
@@ -530,60 +628,114 @@ class _Enumeration:
             found = replace(found, file=self._home._path(self._stem), named_from=0)
         return self._shared.setdefault(found, found)
 
-    def _variables(self, extension: bytes | None, default: bytes | None, *, has_default: bool) -> Variables:
-        home = self._home
-        return Variables.partly(
-            home._settings.path, home._user, home._home, self._host, extension, default, has_default=has_default
-        )
-
     def _one(self, judged: _Judged, extension: bytes) -> Outcome:
         """The outcome at one safe extension, whichever spelling (case, dot or colon) reaches it."""
         if judged.fixed is not None:
             return judged.fixed
-        has_default = extension.endswith(DEFAULT)
-        variables = self._variables(None, None, has_default=has_default)
-        self._home._outcome(judged, variables)
-        self._host_matters |= variables.host_touched
-        spellings = {extension.replace(b":", b".")}
-        spellings |= {text for text in variables.compared if safe_extension(text, self._dash) == extension}
-        return self._spelled(judged, sorted(spellings), -len(DEFAULT) if has_default else None)
-
-    def _spelled(self, judged: _Judged, spellings: list[bytes], default_at: int | None) -> Outcome:
-        """The outcome at a name that `spellings` reach; where it hangs on the spelling, the accepting one counts."""
-        if len(spellings) * len(judged.instructions.lines) > MOST_RUNS:
+        self._runs_left = MOST_RUNS
+        try:
+            return self._spelled(judged, extension, set(), -len(DEFAULT) if extension.endswith(DEFAULT) else None)
+        except _TooManyRuns:
             return self._too_many(judged)
-        found = []
-        for spelling in spellings:
-            default = None if default_at is None else spelling[default_at:]
-            variables = self._variables(spelling, default, has_default=default is not None)
-            found.append(self._home._outcome(judged, variables))
-            self._host_matters |= variables.host_touched
-        best = min(found, key=lambda one: _ORDER[one.verdict])
-        if not best.accepted or self._host_matters:
-            return best
-        # What a capital, or a colon for a dot, would get: a constant of the lines meets one spelling only.
-        found.append(self._home._outcome(judged, self._variables(None, None, has_default=default_at is not None)))
-        return best if all(one.accepted for one in found) else replace(best, widened=True)
 
     def _default(self, judged: _Judged, prefix: bytes) -> None:
         """The rule for every extension below `prefix`, and for the constants that its lines ask for."""
         if judged.fixed is not None:
             self._prefixes[prefix] = judged.fixed
             return
-        variables = self._variables(None, None, has_default=True)
-        self._prefixes[prefix] = self._home._outcome(judged, variables)
-        self._host_matters |= variables.host_touched
-        wanted = {prefix.replace(b":", b".") + text for text in variables.default_compared} | variables.compared
-        by_name: dict[bytes, set[bytes]] = {}
-        for text in wanted:
-            name = safe_extension(text, self._dash)
-            if name.startswith(prefix):
-                by_name.setdefault(name, set()).add(text)
-        if sum(map(len, by_name.values())) * len(judged.instructions.lines) > MOST_RUNS:
+        self._runs_left = MOST_RUNS
+        singles: dict[tuple[bytes, bytes], Outcome] = {}
+        try:
+            free = self._tried(judged, None, None, has_default=True)
+            by_name: dict[bytes, set[bytes]] = {}
+            for text in {prefix.replace(b":", b".") + text for text in free.default_compared} | free.compared:
+                name = safe_extension(text, self._dash)
+                if name.startswith(prefix):
+                    by_name.setdefault(name, set()).add(text)
+            for name, texts in by_name.items():
+                singles[prefix, name] = self._spelled(judged, name, texts, len(prefix))
+        except _TooManyRuns:
             self._prefixes[prefix] = self._too_many(judged)
             return
-        for name, texts in by_name.items():
-            self._single[prefix, name] = self._spelled(judged, sorted(texts), len(prefix))
+        self._prefixes[prefix] = _best(free.outcomes)
+        self._single.update(singles)
+
+    def _spelled(self, judged: _Judged, name: bytes, texts: set[bytes], default_at: int | None) -> Outcome:
+        """The outcome at a name: one spelling that is accepted is enough, and `widened` where another is not.
+
+        Tried are `texts`, the plain spelling, and what is none of the constants that the
+        lines ask for: most names can be spelled so, with a capital or a colon for a dot.
+        """
+        waiting = [name.replace(b":", b".")]
+        waiting += sorted(texts.difference(waiting))
+        seen = set(waiting)
+        found: list[Outcome] = []
+        has_default = default_at is not None
+        tails: set[bytes] = set()
+
+        def tried(text: bytes | None, tail: bytes | None) -> list[Outcome]:
+            one = self._tried(judged, text, tail, has_default=has_default)
+            asked = {other for other in one.compared if safe_extension(other, self._dash) == name} - seen
+            waiting.extend(sorted(asked))
+            seen.update(asked)
+            return one.outcomes
+
+        free = [] if has_default else tried(None, None)
+        some_tail: list[Outcome] = []
+        by_tail: dict[bytes, list[Outcome]] = {}
+        while waiting:
+            text = waiting.pop(0)
+            tail = text[default_at:] if has_default else None
+            found += tried(text, tail)
+            if tail is not None and tail not in tails:
+                tails.add(tail)
+                by_tail[tail] = tried(None, tail)
+                some_tail = some_tail or tried(None, None)
+        head = name if default_at is None else name[:default_at]
+        for tail, outcomes in by_tail.items():
+            if self._spellings(head) > sum(one[default_at:] == tail for one in seen):
+                found += outcomes
+        if default_at is None:
+            found += free if self._spellings(name) > len(seen) else []
+        elif self._spellings(name[default_at:]) > len(tails):
+            found += some_tail
+        return _best(found)
+
+    def _spellings(self, name: bytes) -> int:
+        """How many extensions are the same safe one: every letter has two cases, every colon may be a dot."""
+        endless = b"/" in name or self._dash.endswith(b"/")
+        return sys.maxsize if endless else 1 << sum(map(name.count, _TWO_WAYS))
+
+    def _tried(self, judged: _Judged, extension: bytes | None, default: bytes | None, *, has_default: bool) -> _Tried:
+        """What the lines come to in every spelling of the domain that they tell apart."""
+        home = self._home
+        tried = _Tried([], set(), set())
+
+        def run(host: bytes | None) -> tuple[Outcome, Variables]:
+            self._runs_left -= len(judged.instructions.lines)
+            if self._runs_left < 0:
+                raise _TooManyRuns
+            self._pay_work(judged.work)
+            variables = Variables.partly(
+                home._settings.path, home._user, home._home, host, extension, default, has_default=has_default
+            )
+            outcome = home._outcome(judged, variables)
+            tried.compared |= variables.compared
+            tried.default_compared |= variables.default_compared
+            return outcome, variables
+
+        free, variables = run(None)
+        self._host_matters |= variables.host_touched and self._host is None
+        if self._host is None or not variables.host_touched:
+            tried.outcomes.append(free)
+            return tried
+        host = self._host
+        # HOST2, HOST3 and HOST4 are beginnings of HOST.
+        hosts = {one + host[len(one) :] for one in variables.host_compared if host.startswith(one.lower())} - {host}
+        tried.outcomes += [run(one)[0] for one in (host, *sorted(hosts))]
+        if 1 << sum(map(host.count, _LETTERS)) > len(hosts) + 1:
+            tried.outcomes.append(free)
+        return tried
 
     @staticmethod
     def _too_many(judged: _Judged) -> Outcome:
@@ -592,10 +744,34 @@ class _Enumeration:
         return Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, judged.file, widened=True)
 
 
+@dataclass(slots=True)
+class _Tried:
+    """What the lines of a file came to, and the constants that EXT and DEFAULT were compared with."""
+
+    outcomes: list[Outcome]
+    compared: set[bytes]
+    default_compared: set[bytes]
+
+
+def _best(found: list[Outcome]) -> Outcome:
+    """The accepting one of several outcomes; widened where there is a refusing one."""
+    best = min(found, key=lambda one: _ORDER[one.verdict])
+    if not best.accepted or all(one.accepted for one in found):
+        return best
+    return replace(best, widened=True)
+
+
+def _work(instructions: Instructions) -> int:
+    """What it takes to run the lines of a file: ten times as much for what is no forward."""
+    return sum(1 if one.action is Action.FORWARD else 10 for one in instructions.lines)
+
+
 def _taken_for_granted(one: Instruction) -> bool:
     return True
 
 
+_LETTERS = [bytes((letter,)) for letter in b"abcdefghijklmnopqrstuvwxyz"]
+_TWO_WAYS = [*_LETTERS, b":"]
 _ORDER = {Verdict.DELIVER: 0, Verdict.DEFER: 1, Verdict.BOUNCE: 2, Verdict.REMOTE: 3}
 
 

@@ -42,12 +42,24 @@ def open_in_root(root: int, path: bytes, flags: int) -> int:
 
     EAGAIN may only mean that something was renamed somewhere while a `..` was followed.
     """
+    return _open(root, path, flags, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+
+
+def open_without_magic(directory: int, path: bytes, flags: int) -> int:
+    """As os.open with a `dir_fd`, but a link of /proc that stands for an open file of this process is not followed.
+
+    ELOOP may mean such a link, or a loop of ordinary ones.
+    """
+    return _open(directory, path, flags, RESOLVE_NO_MAGICLINKS)
+
+
+def _open(directory: int, path: bytes, flags: int, resolve: int) -> int:
     if b"\0" in path:
         # ctypes would end the path there and open something else.
         raise OSError(EINVAL, os.strerror(EINVAL))
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
     while True:
-        fd: int = _openat2(_SYS_OPENAT2, root, path, ctypes.byref(how), ctypes.sizeof(how))
+        fd: int = _openat2(_SYS_OPENAT2, directory, path, ctypes.byref(how), ctypes.sizeof(how))
         if fd >= 0:
             return fd
         errno = ctypes.get_errno()

@@ -114,7 +114,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Permission denied: EACCES, EPERM."""
+    """Permission denied: EACCES, EPERM; or it could be opened, and read(2) knows no way to read it."""
 
     errno: int
 

@@ -2,7 +2,7 @@
 
 There are three ways, and they give the same answers:
 
-- *plain*: the root is `/` and the kernel knows who looks;
+- *plain*: openat2, the root is `/` and the kernel knows who looks;
 - *openat2* with RESOLVE_IN_ROOT: another root, and the kernel knows who looks;
 - the *walk*, one component at a time: no openat2; or nobody takes identities and the mode
   bits of every component are judged; or the root itself may not be searched by everyone.
@@ -12,7 +12,8 @@ There are three ways, and they give the same answers:
 The walk follows fs/namei.c: 40 links, `..` stops at the root, search permission before each
 name (`.` and `..` too), a last slash asks for a directory, foreign links in sticky
 directories are refused where the kernel refuses them (may_follow_link).  What it does not
-know: magic links (/proc/*/fd) and mounts with nosymfollow.
+know: mounts with nosymfollow, and magic links (/proc/*/fd), whose text it follows.  The
+other two refuse those: they would lead through our own descriptors.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Resolver:
     @property
     def walks(self) -> bool:
         """Whether the walk must be used here and now."""
-        return self.judges or (self.alternate and (not self._openat2 or (self.gated and self._actor.taken is not None)))
+        return self.judges or not self._openat2 or (self.gated and self._actor.taken is not None)
 
     def is_root(self, status: os.stat_result) -> bool:
         """Whether this is the root directory."""
@@ -128,7 +129,7 @@ class Resolver:
             return self._walk(path, directory)
         flags = FIND | (os.O_DIRECTORY if directory else 0)
         if not self.alternate:
-            return _found(os.open(path, flags), lambda: os.open(path, READ))
+            return self._plain(self.fd, path, flags)
         for _ in range(RENAME_RETRIES):
             try:
                 fd = kernel.open_in_root(self.fd, path, flags)
@@ -143,11 +144,8 @@ class Resolver:
         """The same for a name relative to an open directory, whose path with the name is `path`."""
         if b"\0" in name:
             raise error(EINVAL)
-        if not self.alternate and not self.judges:
-            return _found(
-                os.open(name, FIND, dir_fd=directory),
-                lambda: os.open(name, READ, dir_fd=directory),
-            )
+        if not self.alternate and not self.walks:
+            return self._plain(directory, name, FIND)
         if b"/" in name or name == b".." or self.is_gate(status):
             return self.locate(path)
         self._search(status)
@@ -160,6 +158,17 @@ class Resolver:
             return self.locate(path)
         found.unjudged = self.judges
         return found
+
+    def _plain(self, directory: int, path: bytes, flags: int) -> Found:
+        try:
+            fd = kernel.open_without_magic(directory, path, flags)
+        except OSError as trouble:
+            if trouble.errno != ELOOP:
+                raise
+            # A loop of ordinary links fails this way, too; without one it was a magic link.
+            close(os.open(path, flags, dir_fd=directory))
+            raise error(EACCES) from None
+        return _found(fd, lambda: kernel.open_without_magic(directory, path, READ))
 
     def refusal(self, fd: int, status: os.stat_result, wanted: int) -> int:
         """0 where whoever looks may have R_OK, W_OK or X_OK of an object, else the error."""

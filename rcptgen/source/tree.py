@@ -223,7 +223,10 @@ class SourceTree:
                 before = os.fstat(fd)
                 if (before.st_dev, before.st_ino) != (found.stat.st_dev, found.stat.st_ino):
                     continue
-                content = _content(fd, before, limit)
+                try:
+                    content = _content(fd, before, limit)
+                except OSError as trouble:
+                    return self._unreadable(path, trouble, may_wait, before)
             except (OSError, MemoryError) as trouble:
                 return self._failed(path, trouble, may_wait)
             finally:
@@ -235,6 +238,14 @@ class SourceTree:
                 self._add(path, What.FILE, status, may_wait)
                 return content if isinstance(content, TooLarge) else Regular(content, status)
         return self._failed(path, error(EAGAIN), may_wait)
+
+    def _unreadable(self, path: bytes, trouble: OSError, may_wait: bool, seen: os.stat_result) -> Failure:
+        """The outcome of an error of read(2): what could be opened is there, whatever the error."""
+        errno = trouble.errno or EINVAL
+        if isinstance(failure(errno), FailedForNow):
+            return self._failed(path, trouble, may_wait)
+        self._add(path, What.STATUS, Status.of(seen), may_wait)
+        return Refused(errno)
 
     def _not_regular(self, path: bytes, found: Found, may_wait: bool) -> Reading:
         errno = self._resolver.open_refusal(found)
@@ -258,8 +269,12 @@ class Directory:
         self.status = Status.of(found.stat)
         self._prefix = path if path.endswith(b"/") else path + b"/"
 
-    def names(self, *, may_wait: bool = False) -> list[tuple[bytes, EntryType]] | Refused | FailedForNow:
-        """All names in it, in no order, without `.` and `..`; never what lies below.
+    def names(
+        self, *, beginning: bytes = b"", most: int | None = None, may_wait: bool = False
+    ) -> list[tuple[bytes, EntryType]] | Refused | FailedForNow:
+        """All names in it that begin with `beginning`, in no order, without `.` and `..`; never what lies below.
+
+        With `most` no more than so many are looked for.
 
         qmail opens names without ever listing, so a directory that its owner may enter but
         not list is listed as root: opened so for its names, and nothing else.
@@ -274,7 +289,7 @@ class Directory:
                     raise
                 fd = tree._actor.open_as_root(b".", LIST, self._fd)
             try:
-                names = _names(fd)
+                names = _names(fd, beginning, most)
             finally:
                 close(fd)
         except (OSError, MemoryError) as trouble:
@@ -372,10 +387,15 @@ def _changed(fd: int, before: os.stat_result) -> bool:
     return after.st_size != before.st_size or after.st_mtime_ns != before.st_mtime_ns
 
 
-def _names(fd: int) -> list[tuple[bytes, EntryType]]:
-    names = []
+def _names(fd: int, beginning: bytes, most: int | None) -> list[tuple[bytes, EntryType]]:
+    names: list[tuple[bytes, EntryType]] = []
+    start = beginning.decode(_ENCODING, _ERRORS)
     with os.scandir(fd) as entries:
         for entry in entries:
+            if not entry.name.startswith(start):
+                continue
+            if len(names) == most:
+                break
             try:
                 if entry.is_file(follow_symlinks=False):
                     kind = EntryType.REGULAR

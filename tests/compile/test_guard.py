@@ -628,7 +628,7 @@ def test_without_a_state_every_run_is_the_first(tmp_path: Path) -> None:
     [
         ('must_accept = ["nosuch@example.org"]', "refuses nosuch@example.org"),
         ('must_refuse = ["n00@shop.example"]', "accepts n00@shop.example"),
-        ('must_be_mounted = ["/home"]', "/home is not mounted"),
+        ('must_be_mounted = ["/home"]', "not mounted: /home"),
     ],
 )
 def test_canaries(tmp_path: Path, line: str, word: str) -> None:

@@ -374,8 +374,12 @@ def test_damage_of_users_in_other_ways(assigned: Site, content: bytes) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [{"spare": 0}, {"spare": 1}, {"spare": 2}, {"spare": 3}, {"kill": (b"/home/joe",)}, {"kill": (b"/var/qmail",)}],
-    ids=["no descriptor", "one", "two", "three", "killed in a home", "killed at the control files"],
+    [
+        *({"spare": number} for number in range(4)),
+        {"kill": (b"/home/joe", b"/home/ann", b"/var/qmail/alias")},
+        {"kill": (b"/var/qmail",)},
+    ],
+    ids=["no descriptor", "one", "two", "three", "killed in every home", "killed at the control files"],
 )
 def test_shortage_publishes_nothing(site: Site, fault: dict[str, Any]) -> None:
     site.published()

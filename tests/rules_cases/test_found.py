@@ -220,7 +220,7 @@ def test_links_in_a_circle_have_an_end(tmp_path: Path) -> None:
 
 def test_very_many_constants(tmp_path: Path) -> None:
     """qmail-local.c (main) runs every line once; to run them all for each constant in them takes far too long."""
-    lines = [f'|test "$DEFAULT" = a{number} && exit 100 || true\n' for number in range(4000)]
+    lines = [f'|test "$DEFAULT" = {number} && exit 100 || true\n' for number in range(900)]
     host = Host(
         tmp_path / "host",
         {
@@ -230,9 +230,9 @@ def test_very_many_constants(tmp_path: Path) -> None:
             "~joe/.qmail-y-default": "".join(lines[:9]),
         },
     )
-    assert [decide(host, f"joe-{name}-a7@h.example") for name in "xy"] == ["bounce", "bounce"]
-    assert match(host, "joe-x-a7@h.example").widened
-    assert match(host, "joe-y-a7@h.example").verdict == "bounce"
+    assert [decide(host, f"joe-{name}-7@h.example") for name in "xy"] == ["bounce", "bounce"]
+    assert match(host, "joe-x-7@h.example").widened
+    assert match(host, "joe-y-7@h.example").verdict == "bounce"
 
 
 def test_a_name_longer_than_any_path(tmp_path: Path) -> None:

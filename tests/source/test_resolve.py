@@ -10,12 +10,13 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rcptgen.source import Directory, Identity, NotRegular, Regular, SourceTree, Status, kernel
+from rcptgen.source import Absent, Directory, Identity, NotRegular, Refused, Regular, SourceTree, Status, kernel
 from rcptgen.source.outcomes import failure
 
 pytestmark = pytest.mark.root
@@ -293,3 +294,35 @@ def test_an_old_kernel_without_faccessat2_leaves_the_bits(monkeypatch: pytest.Mo
             assert isinstance(old.accessible(b"/c", os.X_OK), Status)
             assert old.accessible(b"/c", os.R_OK) == failure(errno.EACCES)
         assert isinstance(old.accessible(b"/c", os.R_OK), Status)
+
+
+@pytest.mark.parametrize("inside", [b"", b"/note"])
+def test_links_into_the_reader_s_own_descriptors_are_refused(tmp_path: Path, inside: bytes) -> None:
+    (tmp_path / "note").write_text("secret")
+    held = os.open(tmp_path if inside else tmp_path / "note", os.O_PATH)
+    link = bytes(tmp_path / "link")
+    os.symlink(b"/proc/self/fd/%d%s" % (held, inside), link)
+    try:
+        with SourceTree(b"/") as tree:
+            assert isinstance(tree.read(link), Refused)
+            assert isinstance(tree.status(link), Refused)
+            directory = tree.directory(bytes(tmp_path))
+            assert isinstance(directory, Directory)
+            with directory:
+                assert isinstance(directory.read(b"link"), Refused)
+                assert isinstance(directory.read(b"note"), Regular)
+    finally:
+        os.close(held)
+
+
+@pytest.mark.parametrize("openat2", [True, False])
+def test_a_loop_of_ordinary_links_is_nothing(tmp_path: Path, openat2: bool) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    (tmp_path / "c").symlink_to("note")
+    (tmp_path / "note").write_text("text")
+    with SourceTree(b"/", openat2=openat2) as tree:
+        assert tree.read(bytes(tmp_path / "a")) == Absent(errno.ELOOP)
+        found = tree.read(bytes(tmp_path / "c"))
+        assert isinstance(found, Regular)
+        assert found.data == b"text"

@@ -44,7 +44,7 @@ MOST_RUNS = 20_000
 BYTES_ALLOWED = 4096
 MOST_BYTES = 64 << 20
 WORK_ALLOWED = 200
-MOST_WORK = 3_000_000
+MOST_WORK = 1_000_000
 """What the files of a home may cost beyond an allowance for each: bytes to read, and work with lines (see _work)."""
 
 MOST_ALIKE = 4096
@@ -666,7 +666,8 @@ class _Enumeration:
         Tried are `texts`, the plain spelling, and what is none of the constants that the
         lines ask for: most names can be spelled so, with a capital or a colon for a dot.
         """
-        waiting = [name.replace(b":", b".")]
+        plain = name.replace(b":", b".")
+        waiting = [plain]
         waiting += sorted(texts.difference(waiting))
         seen = set(waiting)
         found: list[Outcome] = []
@@ -675,7 +676,8 @@ class _Enumeration:
 
         def tried(text: bytes | None, tail: bytes | None) -> list[Outcome]:
             one = self._tried(judged, text, tail, has_default=has_default)
-            asked = {other for other in one.compared if safe_extension(other, self._dash) == name} - seen
+            asked = one.compared | {plain[:default_at] + other for other in one.default_compared}
+            asked = {other for other in asked if safe_extension(other, self._dash) == name} - seen
             waiting.extend(sorted(asked))
             seen.update(asked)
             return one.outcomes

@@ -76,6 +76,7 @@ SPELLINGS = [
     (".qmail-p-default", '|test "$DEFAULT" = old && exit 100\n', ["joe-p-Old", "joe-p-new"]),
     (".qmail-p-default", '|test "$DEFAULT" = Old && exit 100\n', ["joe-p-old"]),
     (".qmail-p-default", '|test "$DEFAULT" = a && test "$EXT" = P-a && exit 0; exit 100\n', ["joe-P-a"]),
+    (".qmail-p-default", '|test "$DEFAULT" = Default || exit 100\n', ["joe-p-Default"]),
     (".qmail-a:b", '|test "$EXT" = a.b && exit 100\n', ["joe-a:b", "joe-A.b"]),
     (".qmail-1:2", '|test "$EXT" = 1.2 && exit 100\n', ["joe-1:2"]),
     (".qmail-x-foo", '|test "$EXT2" = foo && exit 100\n', ["joe-x-FOO"]),

@@ -270,21 +270,24 @@ class Killing:
         seen = {"old": 0, "new": 0, "left": 0, "ended": 0}
         for number in range(times):
             # On a machine that is busy with something else it is enough to have tried twenty-five times.
-            if times < 200 and number >= 25 and time.monotonic() - begin > 15:
+            both = seen["old"] >= 3 and seen["new"] >= 1
+            if times < 200 and number >= 25 and both and time.monotonic() - begin > 15:
                 break
             turn = (number + 1) % 2
             self.turn(turn)
             before = site.content
             process = self.start()
-            # Growing delays, and chance around them: most of a run is its start.
-            time.sleep(duration * (0.3 + 0.9 * ((number % 40) / 40)) * chance.uniform(0.8, 1.2))
+            # Chance around a delay that closes in on the rename from both sides, however busy the machine is.
+            time.sleep(duration * chance.uniform(0.5, 1.2))
             process.kill()
             _, said = process.communicate()
             assert said == b"" or process.returncode == 0 or b"published" in said
             assert process.returncode in (0, -signal.SIGKILL)
             content = site.content
             assert content in self.contents
-            seen["new" if content == self.contents[turn] and content != before else "old"] += 1
+            renamed = content == self.contents[turn] and content != before
+            seen["new" if renamed else "old"] += 1
+            duration *= 0.9 if renamed else 1.1
             seen["left"] += bool(site.left_over())
             seen["ended"] += process.returncode == 0
         assert_no_process(self.mark)

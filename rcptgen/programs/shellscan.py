@@ -225,8 +225,8 @@ class Scanner:
         return tuple(parts)
 
     def substituted(self) -> None:
-        """Takes the commands of a substitution."""
-        raise NotImplementedError
+        """Takes the commands of a substitution; for the parser, which knows lists, to say how."""
+        raise NotImplementedError  # a scanner alone is never run
 
     def substitution(self, *, quoted: bool) -> Part:
         """`$(list)`; the list is parsed with the line."""

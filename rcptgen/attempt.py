@@ -199,6 +199,8 @@ class Attempt:
             if not run.released(name):
                 self.suspect += change.lost
                 reason = change.suspicious(run.limits)
+                if change.lost and shaped.suspect:
+                    reason = shaped.suspect
                 if change.lost and not reason:
                     reason = self.hold.everything
                 if change.lost and not reason and run.is_held(name):

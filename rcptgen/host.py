@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from types import TracebackType
 
 from rcptgen.config import Config
 from rcptgen.localspace import GETPW_USERLEN, Claim, LocalSpace, Unsayable
 from rcptgen.qmail.domains import Domain, DomainKind, Override, Uncovered, domains, overrides, uncovered
-from rcptgen.qmail.dotqmail import safe_extension
+from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Settings, Step
+from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.hostfiles import HostFiles
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.routing import Local, Remote
@@ -30,6 +31,7 @@ __all__ = ["Domain", "DomainKind", "DomainRules", "Host", "Trace", "Uncovered"]
 
 ADDRESS_LIMIT = 100_000
 NOBODY = 65534
+MOST_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Host:
             qmail_bin=self.directory + b"/bin",
             look_at_mailboxes=look_at_mailboxes,
         )
-        self.units = Units(Worker(root, settings, time_limit=time_limit))
+        self.units = Units(Worker(root, settings, config, time_limit=time_limit))
         try:
             self._read(alternate_root=root != b"/")
         except BaseException:
@@ -310,6 +312,12 @@ class Host:
         """The lines that stand for domains which neither rcpthosts nor `[policy] suffix_domains` names."""
         return uncovered(self.routing, self.rcpthosts, self._suffix_domains)
 
+    @cached_property
+    def local_domains(self) -> list[bytes]:
+        """The domains in locals, if they are few enough to be looked at together."""
+        found = [one.name for one in self.domains() if one.kind is DomainKind.LOCAL]
+        return found if len(found) <= MOST_TOGETHER else []
+
     @property
     def _suffix_domains(self) -> list[bytes]:
         return [os.fsencode(name).lower() for name in self.config.policy.suffix_domains]
@@ -319,14 +327,14 @@ class Host:
         if self.users_damage:
             return
         space = self.space()
-        owners = []
+        wanted = []
         for domain in domains:
             prepend = self.rules(domain.name).prepend
             if prepend:
                 claim = space.claim(prepend)
                 if claim.fixed is None:
-                    owners.append(claim.owner)
-        self.units.ahead(owners)
+                    wanted.append((claim.owner, (claim.view(domain.name),)))
+        self.units.ahead(wanted)
 
     def overrides(self, domain: bytes) -> list[Override]:
         """The user@domain entries of virtualdomains for `domain`."""
@@ -340,16 +348,17 @@ class Host:
 
 Skip = Callable[[Claim], Outcome | None]
 Kept = Callable[[Claim, bytes], Table | None]
-Oversized = Callable[[Claim, Table], Outcome | None]
-View = tuple[Table, list[Unsayable]]
-Views = dict[bytes, View]
+Oversized = Callable[[Claim, HomeTable], Outcome | None]
+Flat = tuple[Table, list[Unsayable]]
+Flats = dict[bytes, Flat]
 
 
 class DomainRules:
     """What the host does with every local part of one domain.
 
     `match` answers for any local part; `table` gives the rules one by one, spelled as raw
-    local parts in lower case, with what names cannot spell.
+    local parts in lower case, with what names cannot spell.  Where a rule is wider than the
+    truth (`Outcome.widened`), `match` asks the home about the one address.
     """
 
     def __init__(self, host: Host, domain: bytes) -> None:
@@ -409,10 +418,20 @@ class DomainRules:
         claim = host.space().claim(name)
         if claim.fixed is not None:
             return claim.fixed
-        safe = safe_extension(claim.extension(name), claim.owner.dash)
-        found = host.units.table(claim.owner, self.domain).match(safe)
-        assert found is not None, "home tables answer every extension"
+        extension = claim.extension(name)
+        found = self.home_table(claim).match(extension, claim.owner.dash)
+        if found.widened:
+            return host.units.judge([Question(claim.owner, extension, name, self.domain)])[0][0]
         return found
+
+    def home_table(self, claim: Claim) -> HomeTable:
+        """The rules of the home behind a claim, as this domain shows them."""
+        return self.host.units.table(claim.owner, *self._views(claim))
+
+    def _views(self, claim: Claim) -> tuple[View, list[View]]:
+        """The view of this domain, and of those that will want the home next: they share all names."""
+        others = self.host.local_domains if self._local is not None else []
+        return claim.view(self.domain), [claim.view(one) for one in others]
 
     def _damaged(self) -> Outcome:
         reason = "users/cdb cannot be used: qmail-lspawn defers all local mail"
@@ -422,7 +441,7 @@ class DomainRules:
         self,
         skip: Skip = lambda claim: None,
         kept: Kept = lambda claim, relative: None,
-        shared: Views | None = None,
+        shared: Flats | None = None,
         oversized: Oversized = lambda claim, table: None,
     ) -> tuple[Table, list[Unsayable]]:
         """The rules as a table over raw local parts, and what names cannot spell.
@@ -450,25 +469,30 @@ class DomainRules:
         exact = {name: outcome for name, outcome in base.exact() if name not in changed}
         return Table(exact | changed, base.prefixes), unsayable
 
-    def _shared(self, prepend: bytes, skip: Skip, kept: Kept, shared: Views | None, oversized: Oversized) -> View:
+    def _shared(self, prepend: bytes, skip: Skip, kept: Kept, shared: Flats | None, oversized: Oversized) -> Flat:
         """The rules below `prepend`, from `shared` where they are the same for every domain."""
         if shared is not None and prepend in shared:
             return shared[prepend]
         units = self.host.units
-        host_matters = False
+        view_matters = False
 
-        def table_of(claim: Claim) -> Table:
-            nonlocal host_matters
-            table = units.table(claim.owner, self.domain)
-            host_matters |= units.host_matters(claim.owner)
+        def table_of(claim: Claim) -> HomeTable:
+            nonlocal view_matters
+            table = self.home_table(claim)
+            view_matters |= table.view_matters
             return table
 
-        view = self.host.space().flatten(
-            prepend, table_of, skip=skip, kept=kept, oversized=oversized, ahead=units.ahead
-        )
-        if shared is not None and not host_matters and not units.any_failed:
-            shared[prepend] = view
-        return view
+        def ahead(claims: Iterable[Claim]) -> None:
+            wanted = []
+            for claim in claims:
+                view, others = self._views(claim)
+                wanted.append((claim.owner, (view, *(one for one in others if one != view))))
+            units.ahead(wanted)
+
+        flat = self.host.space().flatten(prepend, table_of, skip=skip, kept=kept, oversized=oversized, ahead=ahead)
+        if shared is not None and not view_matters and not units.any_failed:
+            shared[prepend] = flat
+        return flat
 
 
 @lru_cache(maxsize=65536)

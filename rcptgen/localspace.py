@@ -10,17 +10,18 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import islice
 from operator import itemgetter
 
 from rcptgen.qmail.dotqmail import safe_extension
+from rcptgen.qmail.environment import View
+from rcptgen.qmail.hometable import MOST_COLONS, HomeTable, spellings
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.users import Owner, UsersCdb, parse_record, usable_ids
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
-from rcptgen.rules.table import Table
+from rcptgen.rules.table import Names, Table
 
 GETPW_USERLEN = 32
-MOST_COLONS = 4
 MOST_SPELLINGS = 200_000
 """Of one claim in one view, beyond the two plain ones of each name."""
 STRETCH = 64
@@ -43,6 +44,10 @@ class Claim:
     file: bytes
     fixed: Outcome | None = None
     failed: bool = False
+
+    def view(self, host: bytes) -> View:
+        """What a domain in lower case shows of the owner's home through this claim."""
+        return View(host, self.name if self.takes_tail or not self.wildcard else None, self.pre)
 
     def extension(self, name: bytes) -> bytes:
         """The extension of a local name under this claim, in its own case."""
@@ -182,12 +187,12 @@ class LocalSpace:
     def flatten(
         self,
         prefix: bytes,
-        table_of: Callable[[Claim], Table],
+        table_of: Callable[[Claim], HomeTable],
         *,
         skip: Callable[[Claim], Outcome | None] = lambda claim: None,
         kept: Callable[[Claim, bytes], Table | None] = lambda claim, relative: None,
-        oversized: Callable[[Claim, Table], Outcome | None] = lambda claim, table: None,
-        ahead: Callable[[Iterable[Owner]], None] = lambda owners: None,
+        oversized: Callable[[Claim, HomeTable], Outcome | None] = lambda claim, table: None,
+        ahead: Callable[[Iterable[Claim]], None] = lambda claims: None,
     ) -> tuple[Table, list[Unsayable]]:
         """The rules for the names that begin with `prefix`, without it, as raw local parts in lower case.
 
@@ -196,7 +201,7 @@ class LocalSpace:
         Where `kept` gives a table for a claim and its name in this view, that table of raw
         tails stands in for what the home says (which was read all the same); where
         `oversized` gives an outcome for a claim and its home's table, that stands for all of
-        it.  `ahead` is told which owners come next.
+        it.  `ahead` is told which claims come next.
         A dot and a colon reach the same file, so a name with colons is written in every
         spelling; beyond MOST_COLONS, or once its claim has MOST_SPELLINGS, only in the two
         plain ones, and it is reported.
@@ -205,6 +210,7 @@ class LocalSpace:
         size = len(prefix)
         exact: dict[bytes, Outcome] = {}
         prefixes: dict[bytes, Outcome] = {}
+        groups: dict[Outcome, list[Names]] = {}
         unsayable: list[Unsayable] = []
         for claim in _told(self.claims_below(prefix), lambda one: skip(one) is None, ahead):
             name = claim.name
@@ -219,20 +225,23 @@ class LocalSpace:
             if whole is not None:
                 (prefixes if claim.wildcard else exact)[relative] = whole
                 continue
-            piece = _Piece(self, claim, prefix, relative, exact, prefixes, unsayable)
+            piece = _Piece(self, claim, prefix, relative, exact, prefixes, groups, unsayable)
             if instead is not None:
                 piece.add_raw(instead)
                 continue
             assert table is not None
             extension = claim.extension(name + prefix[len(name) :] if covers else name)
-            safe = safe_extension(extension, claim.owner.dash)
+            dash = claim.owner.dash
             if claim.takes_tail:
-                piece.add(table.restrict(safe))
-                continue
-            found = table.match(safe)
-            assert found is not None, "home tables answer every extension"
-            (prefixes if claim.wildcard else exact)[relative] = found
-        return Table(exact, prefixes), unsayable
+                piece.add(table.restrict(extension, dash))
+            else:
+                (prefixes if claim.wildcard else exact)[relative] = table.match(extension, dash)
+        flat = Table(exact, prefixes)
+        for outcome, parts in groups.items():
+            if outcome in flat.groups:
+                parts.append(flat.groups[outcome])
+            flat.groups[outcome] = Names.union(parts)
+        return flat, unsayable
 
     def nested(self, claim: Claim) -> bool:
         """Whether another wildcard claims a part of this one's names."""
@@ -244,6 +253,14 @@ class LocalSpace:
         """Whether a wildcard longer than the claim's covers `full`."""
         wildcards = self._wildcards
         return any(full[:end] in wildcards for end in range(len(claim.name) + 1, len(full) + 1))
+
+    def claimed_inside(self, claim: Claim, prefix: bytes) -> list[tuple[bytes, bool]]:
+        """What others claim of the names below `prefix`, which is inside `claim`: the rest of the name, and if all."""
+        exact, wildcards = self._names()
+        size = len(prefix)
+        found = [(name[size:], False) for name in _range(exact, prefix)]
+        found += [(name[size:], True) for name in _range(wildcards, prefix) if len(name) > len(claim.name)]
+        return found
 
     def claimed_exactly(self, full: bytes) -> bool:
         """Whether `full` is an exact claim."""
@@ -261,6 +278,7 @@ class _Piece:
         relative: bytes,
         exact: dict[bytes, Outcome],
         prefixes: dict[bytes, Outcome],
+        groups: dict[Outcome, list[Names]],
         unsayable: list[Unsayable],
     ) -> None:
         self._space = space
@@ -269,12 +287,14 @@ class _Piece:
         self._relative = relative
         self._exact = exact
         self._prefixes = prefixes
+        self._groups = groups
         self._unsayable = unsayable
         self._nested = space.nested(claim)
         self._spelled = 0
 
-    def add(self, table: Table) -> None:
+    def add(self, home: HomeTable) -> None:
         """Puts every rule of the restricted home table into the view, in all its spellings."""
+        table = home.table
         space, claim, view, relative = self._space, self._claim, self._view, self._relative
         # Sorted: which ones are spelled in every way must not hang on the order of a directory.
         for name, outcome in sorted(table.prefixes.items(), key=itemgetter(0)):
@@ -294,6 +314,43 @@ class _Piece:
         for name, outcome in sorted(with_colons, key=itemgetter(0)):
             self._colons(name, outcome)
         self._slashes(table)
+        for head, tail in home.tails.items():
+            self._tail(home, head, tail)
+        for prefix in home.split:
+            if prefix.count(b":") > MOST_COLONS:
+                self._endless(prefix)
+
+    def _tail(self, home: HomeTable, head: bytes, tail: Table) -> None:
+        """Puts the rules of what follows `head` into the view, but for what other rules or claims answer."""
+        safe = safe_extension(head, self._claim.owner.dash)
+        longer = [prefix for prefix in home.table.prefixes if prefix.startswith(safe) and len(prefix) > len(safe)]
+        inside = [spelled[len(head) :] for one in longer for spelled in spellings(one) if spelled.startswith(head)]
+        start = self._relative + head
+        for prefix, outcome in tail.prefixes.items():
+            if any(prefix.startswith(one) for one in inside):
+                continue
+            if prefix and self._nested and self._space.claimed_by_longer(self._claim, self._view + start + prefix):
+                continue
+            self._prefixes[start + prefix] = outcome
+        hidden = {
+            spelled[len(head) :]
+            for names in home.table.groups.values()
+            for name in names.beginning_with(safe)
+            for spelled in spellings(name)
+            if spelled.startswith(head)
+        }
+        claimed = self._space.claimed_inside(self._claim, self._view + start)
+        hidden |= {name for name, wildcard in claimed if not wildcard}
+        inside += [name for name, wildcard in claimed if wildcard]
+        for outcome, names in tail.groups.items():
+            left = names.without(hidden, inside)
+            if len(left):
+                self._groups.setdefault(outcome.under(len(start)), []).append(left.below(start))
+
+    def _endless(self, prefix: bytes) -> None:
+        """Says that a prefix with more colons than are spelled out hides rules."""
+        reason = "more than four dots or colons in one name: not every spelling is written"
+        self._unsayable.append(Unsayable(self._relative + prefix + b"*", reason, self._claim.owner.home, 0))
 
     def _slashes(self, table: Table) -> None:
         """Reports the directories below which something is accepted: a slash may be written twice, or more often."""
@@ -349,17 +406,15 @@ class _Piece:
             yield name
             return
         self._spelled += more
-        parts = name.split(b":")
-        for marks in product(b".:", repeat=colons):
-            yield parts[0] + b"".join(bytes((mark,)) + part for mark, part in zip(marks, parts[1:], strict=True))
+        yield from spellings(name)
 
 
 def _told(
-    claims: Iterator[Claim], wanted: Callable[[Claim], bool], ahead: Callable[[Iterable[Owner]], None]
+    claims: Iterator[Claim], wanted: Callable[[Claim], bool], ahead: Callable[[Iterable[Claim]], None]
 ) -> Iterator[Claim]:
-    """The claims; before each stretch of them, `ahead` is told the owners whose homes are wanted."""
+    """The claims; before each stretch of them, `ahead` is told those whose homes are wanted."""
     while stretch := list(islice(claims, STRETCH)):
-        ahead(claim.owner for claim in stretch if claim.fixed is None and wanted(claim))
+        ahead(claim for claim in stretch if claim.fixed is None and wanted(claim))
         yield from stretch
 
 

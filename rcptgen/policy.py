@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rcptgen.errors import ConfigurationError
-from rcptgen.host import Domain, DomainKind, DomainRules, Host, Views
+from rcptgen.host import Domain, DomainKind, DomainRules, Flats, Host
 from rcptgen.localspace import STRETCH, Claim, Unsayable
+from rcptgen.qmail.hometable import HomeTable
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 
@@ -24,11 +25,12 @@ Published = Callable[[bytes], Table | None]
 
 @dataclass(frozen=True, slots=True)
 class Shaped:
-    """One domain as it is to be published."""
+    """One domain as it is to be published; `suspect`: why what it no longer has may be there all the same."""
 
     domain: Domain
     table: Table
     unsayable: list[Unsayable]
+    suspect: str = ""
 
 
 class Policy:
@@ -60,7 +62,8 @@ class Policy:
         self._locals = sum(1 for one in host.domains() if one.kind is DomainKind.LOCAL)
         self._prepended: dict[bytes, Claim] = {}
         self._prepared = False
-        self._views: Views = {}
+        self._suspect = ""
+        self._flats: Flats = {}
         if self._settings.dead_forwards != "accept":
             raise ConfigurationError('[policy] dead_forwards = "reject" is not available in this version')
         if self._settings.relay != "accept":
@@ -90,17 +93,19 @@ class Policy:
         self.prepended = mode
 
     def _prepended_keys(self, limit: int) -> int:
-        """How many keys the prepended names make in the local domains, or something above `limit`."""
+        """About how many keys the prepended names make in the local domains, or something above `limit`.
+
+        Counted are the dot-qmail files: programs that go by the domain of an address know no
+        names of other domains.
+        """
         units = self.host.units
         count = len(self._prepended) * self._locals
         claims = [self._prepended[name] for name in sorted(self._prepended)]
         for at in range(0, len(claims), STRETCH):
-            stretch = [claim for claim in claims[at : at + STRETCH] if claim.fixed is None]
-            units.ahead(claim.owner for claim in stretch)
-            for claim in stretch:
-                if count > limit:
-                    return count
-                count += len(units.table(claim.owner, b"")) * self._locals
+            if count > limit:
+                break
+            owners = [claim.owner for claim in claims[at : at + STRETCH] if claim.fixed is None]
+            count += sum(size + 1 for size in units.sizes(owners)) * self._locals
         return count
 
     def _skip(self, domain: Domain) -> Callable[[Claim], Outcome | None]:
@@ -120,11 +125,11 @@ class Policy:
 
         return skip
 
-    def _oversized(self, domain: Domain) -> Callable[[Claim, Table], Outcome | None]:
+    def _oversized(self, domain: Domain) -> Callable[[Claim, HomeTable], Outcome | None]:
         """What stands for an owner with too many names for all local domains."""
         local = domain.kind is DomainKind.LOCAL and self._locals > 1
 
-        def oversized(claim: Claim, table: Table) -> Outcome | None:
+        def oversized(claim: Claim, table: HomeTable) -> Outcome | None:
             if not local or not claim.wildcard or len(table) * self._locals <= OWNER_LIMIT:
                 return None
             reason = "one owner's names times the local domains are too many: accepted as a whole"
@@ -138,7 +143,11 @@ class Policy:
         """The published rules of a home that cannot be read for now."""
 
         def kept(claim: Claim, relative: bytes) -> Table | None:
-            report = self.host.units.failed_owners.get(claim.owner)
+            units = self.host.units
+            report = units.failed_owners.get(claim.owner)
+            suspect = units.suspect_owners.get(claim.owner)
+            if suspect is not None:
+                self._suspect = suspect.reason
             home = claim.owner.home if not claim.failed else claim.file
             key = home + b"\0" + claim.name + (b"*" if claim.wildcard else b"")
             if report is None and not claim.failed:
@@ -161,6 +170,7 @@ class Policy:
     def shape(self, domain: Domain) -> Shaped:
         """The rules of `domain` as they are to be published."""
         self.prepare()
+        self._suspect = ""
         rules = self.host.rules(domain.name)
         if self.host.users_damage and domain.kind is not DomainKind.RELAY:
             table = self._published(domain.name)
@@ -168,11 +178,11 @@ class Policy:
             if table is None:
                 table, unsayable = rules.table()
         else:
-            shared = self._views if domain.kind is DomainKind.LOCAL else None
+            shared = self._flats if domain.kind is DomainKind.LOCAL else None
             table, unsayable = rules.table(self._skip(domain), self._kept(domain), shared, self._oversized(domain))
         table = self._relayed(table, domain)
         table, more = self._percent(rules, table, domain)
-        return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more)
+        return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more, self._suspect)
 
     def domains(self) -> list[Domain]:
         """The domains to publish, sorted: the host's, and those that only the overlays name."""

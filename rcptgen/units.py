@@ -21,10 +21,13 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
+from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
 from rcptgen.programs import builtin_models
 from rcptgen.programs.shell import run_line
-from rcptgen.qmail.home import Home, HomeTable, Settings, Step
+from rcptgen.qmail.environment import View
+from rcptgen.qmail.home import Home, Settings, Step
+from rcptgen.qmail.hometable import HomeTable, home_table
 from rcptgen.qmail.model import Effect, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -126,6 +129,7 @@ class _Session:
     root: bytes
     access: str
     settings: Settings
+    config: Config = field(default_factory=Config)
 
 
 # -- the worker's side ------------------------------------------------------------------------
@@ -137,7 +141,7 @@ class Reader:
     def __init__(self, session: _Session) -> None:
         self._tree = SourceTree(session.root, access=session.access, record=False)  # type: ignore[arg-type]
         self._settings = session.settings
-        self._models = builtin_models()
+        self._models = builtin_models(session.config)
         self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
         self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
 
@@ -221,25 +225,48 @@ class Reader:
             return False
         return here.device != above.device or here.inode == above.inode
 
-    def table(self, owner: Owner, host: bytes | None) -> tuple[HomeTable, Report]:
-        """The rules of one home, and its state.  Nothing of it is kept: the table is the parent's to keep."""
+    def table(self, owner: Owner, views: Sequence[View]) -> tuple[list[HomeTable], Report]:
+        """The rules of one home in each view, and its state; one table where the view does not matter.
+
+        Nothing of it is kept: the tables are the parent's to keep.
+        """
         home = Home(self._tree, owner, self._settings, self._run_line)
         try:
-            found = home.table(owner.dash, host)
-            return found, self._report(owner, home, found.table)
+            found = []
+            for view in views:
+                found.append(home_table(home, owner.dash, view))
+                if not found[-1].view_matters:
+                    break
+            return found, self._report(owner, home, found[0].table)
         finally:
             home.close()
 
-    def tables(self, owners: Sequence[Owner]) -> list[tuple[HomeTable, Report]]:
-        """The rules of several homes, as they serve every domain."""
-        return [self.table(owner, None) for owner in owners]
+    def tables(self, wanted: Sequence[tuple[Owner, Sequence[View]]]) -> list[tuple[list[HomeTable], Report]]:
+        """The rules of several homes."""
+        return [self.table(owner, views) for owner, views in wanted]
+
+    def sizes(self, owners: Sequence[Owner]) -> list[int]:
+        """How many dot-qmail files each home has; none where that cannot be seen."""
+        found = []
+        for owner in owners:
+            home = Home(self._tree, owner, self._settings, self._run_line)
+            try:
+                found.append(len(home.listing() or ()))
+            except IdentityUnavailable:
+                found.append(0)
+            finally:
+                home.close()
+        return found
 
     def _report(self, owner: Owner, home: Home, table: Table) -> Report:
         if home.failure is not None:
             return Report(owner.home, State.FAILED, os.strerror(home.failure.errno))
-        state = home.state()
-        if state is not None and state.verdict is Verdict.DEFER:
-            return Report(owner.home, State.DEFERRING, state.reason)
+        for trouble in sorted(home.troubles, key=lambda one: not one.failed):
+            state = State.FAILED if trouble.failed else State.SUSPECT
+            return Report(owner.home, state, f"{shown(trouble.path)}: {trouble.reason}")
+        of_home = home.state()
+        if of_home is not None and of_home.verdict is Verdict.DEFER:
+            return Report(owner.home, State.DEFERRING, of_home.reason)
         deferred = [outcome.at(next(iter(names))) for outcome, names in table.groups.items()]
         for outcome in [*deferred, *table.prefixes.values()]:
             if outcome.verdict is Verdict.DEFER:
@@ -320,8 +347,10 @@ def _why(error: Exception) -> str:
 class Worker:
     """One worker process and the pipe to it; starts again by itself after a kill."""
 
-    def __init__(self, root: bytes, settings: Settings, *, time_limit: float = TIME_LIMIT) -> None:
-        self._session = _Session(root, "auto", settings)
+    def __init__(
+        self, root: bytes, settings: Settings, config: Config | None = None, *, time_limit: float = TIME_LIMIT
+    ) -> None:
+        self._session = _Session(root, "auto", settings, config or Config())
         self._time_limit = time_limit
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
@@ -488,7 +517,8 @@ class Units:
     worker: Worker
     reports: dict[bytes, Report] = field(default_factory=dict)
     failed_owners: dict[Owner, Report] = field(default_factory=dict)
-    _tables: OrderedDict[tuple[Owner, bytes | None], HomeTable] = field(default_factory=OrderedDict)
+    suspect_owners: dict[Owner, Report] = field(default_factory=dict)
+    _tables: OrderedDict[tuple[Owner, View | None], HomeTable] = field(default_factory=OrderedDict)
     _names: int = 0
     _unanswered: _Unanswered = field(default_factory=_Unanswered)
 
@@ -558,59 +588,65 @@ class Units:
         if known is None or known.state.weight <= report.state.weight:
             self.reports[report.path] = report
 
-    def table(self, owner: Owner, host: bytes) -> Table:
-        """The rules of a home as `host` sees them.  A home that cannot be read for now defers everything."""
-        for key in ((owner, None), (owner, host)):
+    def table(self, owner: Owner, view: View, others: Sequence[View] = ()) -> HomeTable:
+        """The rules of a home as `view` shows them.  A home that cannot be read for now defers everything.
+
+        `others` are views of the same home that will be asked for later: it is read once for all.
+        """
+        known = self._known(owner, view)
+        if known is None:
+            views = (view, *(one for one in others if one != view))
+            ((found, report),) = self._each([owner], _home_of, lambda _: [self._asked_twice(owner, views)], _unread)
+            self._take(owner, views, found, report)
+            known = found[0]
+        return known
+
+    def _known(self, owner: Owner, view: View) -> HomeTable | None:
+        for key in ((owner, None), (owner, view)):
             known = self._tables.get(key)
             if known is not None:
                 self._tables.move_to_end(key)
-                if not known.host_matters or key[1] is not None:
-                    return known.table
-        asked: bytes | None = None if (owner, None) not in self._tables else host
-        found = self._ask(owner, asked)
-        if found.host_matters and asked is None:
-            found = self._ask(owner, host)
-        return found.table
+                return known
+        return None
 
-    def ahead(self, owners: Iterable[Owner]) -> None:
+    def sizes(self, owners: Sequence[Owner]) -> list[int]:
+        """How many dot-qmail files each home has; none where there is no answer."""
+
+        def ask(some: Sequence[Owner]) -> list[int]:
+            found: list[int] = self.worker.ask("sizes", some)
+            return found
+
+        return self._each(owners, _home_of, ask, lambda owner, reason: 0)
+
+    def ahead(self, wanted: Iterable[tuple[Owner, Sequence[View]]]) -> None:
         """Reads homes that will be wanted next in one go; what does not answer is left to `table`."""
         unanswered = self._unanswered
-        wanted = [
-            owner
-            for owner in dict.fromkeys(owners)
-            if (owner, None) not in self._tables and unanswered.reason(_home_of(owner)) is None
-        ]
-        if len(wanted) < 2:
+        asked = {
+            owner: views
+            for owner, views in wanted
+            if self._known(owner, views[0]) is None and unanswered.reason(_home_of(owner)) is None
+        }
+        if len(asked) < 2:
             return
         try:
-            answers = self.worker.ask("tables", wanted)
+            answers = self.worker.ask("tables", list(asked.items()))
         except Silent:
-            unanswered.silent(map(_home_of, wanted))
+            unanswered.silent(map(_home_of, asked))
             return
         except WorkerLost:
             return
         unanswered.answered()
-        unanswered.heard(map(_home_of, wanted))
-        for owner, (found, report) in zip(wanted, answers, strict=True):
-            self._take(owner, None, found, report)
+        unanswered.heard(map(_home_of, asked))
+        for (owner, views), (found, report) in zip(asked.items(), answers, strict=True):
+            self._take(owner, views, found, report)
 
-    def host_matters(self, owner: Owner) -> bool:
-        """Whether the rules of a home, read already, differ between domains."""
-        known = self._tables.get((owner, None))
-        return known is None or known.host_matters
-
-    def _ask(self, owner: Owner, host: bytes | None) -> HomeTable:
-        ((found, report),) = self._each([owner], _home_of, lambda _: [self._asked_twice(owner, host)], _unread)
-        self._take(owner, host, found, report)
-        return found
-
-    def _asked_twice(self, owner: Owner, host: bytes | None) -> tuple[HomeTable, Report]:
+    def _asked_twice(self, owner: Owner, views: Sequence[View]) -> tuple[list[HomeTable], Report]:
         """The rules of a home, by another worker where the first one is lost over it."""
         try:
-            answer: tuple[HomeTable, Report] = self.worker.ask("table", owner, host)
+            answer: tuple[list[HomeTable], Report] = self.worker.ask("table", owner, views)
         except WorkerLost:
             try:
-                answer = self.worker.ask("table", owner, host)
+                answer = self.worker.ask("table", owner, views)
             except WorkerLost as error:
                 home = _home_of(owner)
                 self._unanswered.lost(home, error)
@@ -618,15 +654,18 @@ class Units:
         self._unanswered.answered()
         return answer
 
-    def _take(self, owner: Owner, host: bytes | None, found: HomeTable, report: Report) -> None:
+    def _take(self, owner: Owner, views: Sequence[View], found: Sequence[HomeTable], report: Report) -> None:
         self.note(report)
         if report.state is State.FAILED:
             self.failed_owners[owner] = report
-        self._tables[owner, host] = found
-        self._names += len(found.table)
-        while len(self._tables) > 1 and (len(self._tables) > TABLES_KEPT or self._names > NAMES_KEPT):
+        elif report.state is State.SUSPECT:
+            self.suspect_owners[owner] = report
+        for view, table in zip(views, found, strict=False):
+            self._tables[owner, view if table.view_matters else None] = table
+            self._names += len(table)
+        while len(self._tables) > len(found) and (len(self._tables) > TABLES_KEPT or self._names > NAMES_KEPT):
             _, dropped = self._tables.popitem(last=False)
-            self._names -= len(dropped.table)
+            self._names -= len(dropped)
 
     def judge(self, questions: Sequence[Question], *, explain: bool = False) -> list[tuple[Outcome, list[Step]]]:
         """What the homes do with the addresses, in the order of the questions."""
@@ -666,7 +705,7 @@ def _home_of(owner: Owner) -> _Home:
     return owner.uid, owner.home
 
 
-def _unread(owner: Owner, reason: str) -> tuple[HomeTable, Report]:
+def _unread(owner: Owner, reason: str) -> tuple[list[HomeTable], Report]:
     """What stands for the rules of a home that cannot be read for now: it defers everything."""
     everything = Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, owner.home)
-    return HomeTable(Table({}, {b"": everything}), False), Report(owner.home, State.FAILED, reason)
+    return [HomeTable(Table({}, {b"": everything}))], Report(owner.home, State.FAILED, reason)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rcptgen.config import Config
 from rcptgen.qmail.home import Settings
 from rcptgen.units import Reader, Worker
 
@@ -16,8 +17,10 @@ from rcptgen.units import Reader, Worker
 class InProcess(Worker):
     """Asks a Reader of this process; `asked` is what was asked, in order."""
 
-    def __init__(self, root: bytes, settings: Settings, *, time_limit: float = 0.0) -> None:
-        super().__init__(root, settings, time_limit=time_limit)
+    def __init__(
+        self, root: bytes, settings: Settings, config: Config | None = None, *, time_limit: float = 0.0
+    ) -> None:
+        super().__init__(root, settings, config, time_limit=time_limit)
         self._reader: Reader | None = None
         self.asked: list[str] = []
 

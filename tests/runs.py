@@ -237,8 +237,8 @@ def faults(*, time_limit: float | None = None, **wanted: Any) -> Iterator[Starte
 
     ordinary = units.Worker.__init__
 
-    def limited(self: units.Worker, root: bytes, settings: Any, **given: Any) -> None:
-        ordinary(self, root, settings, **(given if time_limit is None else {"time_limit": time_limit}))
+    def limited(self: units.Worker, root: bytes, *told: Any, **given: Any) -> None:
+        ordinary(self, root, *told, **(given if time_limit is None else {"time_limit": time_limit}))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(units, "subprocess", _starting(start))

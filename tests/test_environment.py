@@ -55,7 +55,9 @@ def test_both_engines_know_the_constants(host: Host, address: str, verdict: str)
 
 def test_what_only_the_case_tells_apart_is_accepted_and_reported(host: Host) -> None:
     assert host.decide("joe-ENV@one.example").verdict == "bounce"
-    found = host.rules("one.example").match("joe-ENV")
+    assert host.rules("one.example").match("joe-ENV").verdict == "bounce"
+    found = host.rules("one.example").table()[0].match(b"joe-env")
+    assert found is not None
     assert found.accepted
     assert found.widened
     host.close()

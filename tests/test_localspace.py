@@ -7,8 +7,9 @@ from hosts import qmail_newu
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcptgen.localspace import MOST_COLONS, Claim, LocalSpace, Unsayable
+from rcptgen.localspace import Claim, LocalSpace, Unsayable
 from rcptgen.qmail.dotqmail import safe_extension
+from rcptgen.qmail.hometable import MOST_COLONS, HomeTable
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.users import UsersCdb
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -111,7 +112,7 @@ def test_the_flat_table_answers_as_the_claims_do(
     asked: list[bytes],
 ) -> None:
     made = space(lines, found)
-    table, unsayable = made.flatten(view, lambda claim: home)
+    table, unsayable = made.flatten(view, lambda claim: HomeTable(home))
     assert unsayable == [] or all(one.rule.count(b":") > MOST_COLONS for one in unsayable)
     for local in [*asked, *(rule.name for rule in table.rules())]:
         claim = made.claim(view + local)
@@ -130,7 +131,7 @@ def test_the_flat_table_answers_as_the_claims_do(
 
 def flat(home: Table) -> tuple[dict[bytes, Outcome], list[Unsayable]]:
     made = space(None, {b"joe": Account(b"joe", 1001, 1001, b"/home/joe")})
-    table, unsayable = made.flatten(b"", lambda claim: home)
+    table, unsayable = made.flatten(b"", lambda claim: HomeTable(home))
     return {name: outcome.at(name) for name, outcome in table.exact()}, unsayable
 
 
@@ -152,9 +153,9 @@ def test_a_claim_that_policy_skips_is_one_rule_and_its_home_is_not_read() -> Non
     made = space(None, {b"joe": Account(b"joe", 1001, 1001, b"/home/joe")})
     read: list[bytes] = []
 
-    def table_of(claim: Claim) -> Table:
+    def table_of(claim: Claim) -> HomeTable:
         read.append(claim.owner.home)
-        return Table({}, {b"": BOUNCE})
+        return HomeTable(Table({}, {b"": BOUNCE}))
 
     wide = Outcome(Verdict.DELIVER, Kind.UNKNOWN, "whole", widened=True)
     table, _ = made.flatten(b"", table_of, skip=lambda claim: wide if claim.name == b"joe-" else None)
@@ -167,4 +168,4 @@ def test_without_an_alias_account_what_is_nobodys_defers() -> None:
     made = LocalSpace(None, {}, None, break_=b"-", users_file=b"users/cdb", passwd_file=b"passwd")
     claim = made.claim(b"nosuch")
     assert claim.fixed == Outcome(Verdict.DEFER, Kind.DEFERRAL, "there is no alias account", b"passwd")
-    assert made.flatten(b"", lambda one: Table({}, {b"": BOUNCE}))[0].match(b"x") == claim.fixed
+    assert made.flatten(b"", lambda one: HomeTable(Table({}, {b"": BOUNCE})))[0].match(b"x") == claim.fixed

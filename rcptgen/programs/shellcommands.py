@@ -64,7 +64,10 @@ class Commands(ABC):
         if presence is Presence.FAILED and sure:
             return [path.ends(111, "command cannot be looked up")]
         if base in self.models:
-            situation = replace(self.situation, variables=path.environment.handed_on())
+            here = self.situation
+            situation = Situation(
+                path.environment.handed_on(), here.presence, here.look, lambda line: self.line(line, path)
+            )
             paths = path.after(self.models[base].run(words, situation, self.runner(path)))
         elif base in PROGRAMS:
             paths = PROGRAMS[base](self, words, path)
@@ -104,6 +107,12 @@ class Commands(ABC):
             return True
         presence, sure = self.look_up(name, path)
         return presence is Presence.FOUND if sure and name not in ORDINARY else None
+
+    def line(self, text: bytes, path: Path) -> Effect:
+        """What `/bin/sh -c text` comes to when a program of this shell starts it."""
+        if self.depth > MAX_NESTED:
+            return Effect(ANY_STATUS, Kind.PROGRAM, COMPLEX, approximate=True)
+        return effect(self.child().script(text.partition(b"\0")[0], Path(path.environment)))
 
     def runner(self, path: Path) -> Runner:
         """Runs what a program starts by itself: with execvp, so without built-ins."""

@@ -158,7 +158,7 @@ class Path:
 
     A negative status is death by that signal.  `vague`: the status stands for others of
     its sort.  `forked`: there are other ways, and nobody knows which is taken; `doubt`
-    says what that hangs on.
+    says what that hangs on.  `widened`, `file` and `line` are those of the last program (see Effect).
     """
 
     environment: Environment
@@ -169,6 +169,9 @@ class Path:
     kind: Kind = Kind.PROGRAM
     reason: str = NOTHING
     doubt: str = ""
+    widened: bool = False
+    file: bytes = b""
+    line: int = 0
 
     @property
     def running(self) -> bool:
@@ -177,11 +180,11 @@ class Path:
 
     def ends(self, status: int, reason: str) -> Path:
         """The last command has ended with `status` for certain."""
-        return replace(self, status=status, reason=reason, vague=False)
+        return replace(self, status=status, reason=reason, vague=False, file=b"", line=0)
 
     def exits(self, status: int, reason: str) -> Path:
         """The shell has ended with `status` for certain."""
-        return replace(self, status=status, reason=reason, vague=False, end=End.EXITED)
+        return replace(self, status=status, reason=reason, vague=False, end=End.EXITED, file=b"", line=0)
 
     def splits(self, statuses: Iterable[int], doubt: str, *, vague: bool = False, end: End = End.RUNNING) -> list[Path]:
         """The last command may have ended with any of `statuses`."""
@@ -211,6 +214,9 @@ class Path:
                 vague=unsure,
                 forked=self.forked or unsure,
                 doubt=self.doubt or (effect.reason if unsure else ""),
+                widened=self.widened or effect.widened,
+                file=effect.file,
+                line=effect.line,
             )
             for status in sorted(effect.statuses or ANY_STATUS)
         ]
@@ -268,4 +274,5 @@ def effect(paths: Sequence[Path]) -> Effect:
     if best.status not in (0, 99):
         best = replace(best, kind=Kind.PROGRAM)
     reason = best.doubt or best.reason if approximate else best.reason
-    return Effect(statuses, best.kind, reason, approximate)
+    widened = any(path.widened for path in paths)
+    return Effect(statuses, best.kind, reason, approximate, widened, best.file, best.line)

@@ -117,6 +117,7 @@ class _Paths:
     bounced: Outcome | None = None
     deferred: Outcome | None = None
     approximate: bool = False
+    widened: bool = False
 
 
 def outcome(
@@ -139,7 +140,7 @@ def outcome(
         text = "too many lines to be judged"
         return Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, file, approximate=True, widened=True)
     paths = _Paths()
-    kind, reason, line = Kind.DISCARD, "no instruction delivers: accepted and thrown away", 0
+    kind, reason, where = Kind.DISCARD, "no instruction delivers: accepted and thrown away", (file, 0)
     too_long = 0
 
     def deliver() -> None:
@@ -149,14 +150,14 @@ def outcome(
             text = "forwards to an address that is too long"
             paths.bounced = paths.bounced or Outcome(Verdict.BOUNCE, Kind.REFUSAL, text, file, too_long)
         else:
-            paths.delivered = Outcome(Verdict.DELIVER, kind, reason, file, line)
+            paths.delivered = Outcome(Verdict.DELIVER, kind, reason, *where)
 
     for one in instructions.lines:
         if one.action is Action.FORWARD:
             if len(one.text) > LONGEST_FORWARD and not too_long:
                 too_long = one.line
             if _RANK[forward_kind] > _RANK.get(kind, 3):
-                kind, reason, line = forward_kind, "forwards", one.line
+                kind, reason, where = forward_kind, "forwards", (file, one.line)
             continue
         what = "program" if one.action is Action.PROGRAM else "file"
         if one.forward_only:
@@ -169,18 +170,20 @@ def outcome(
                 paths.deferred = paths.deferred or Outcome(Verdict.DEFER, Kind.DEFERRAL, text, file, one.line)
                 break
             if kind is not Kind.MAILBOX:
-                kind, reason, line = Kind.MAILBOX, one.action.value, one.line
+                kind, reason, where = Kind.MAILBOX, one.action.value, (file, one.line)
             continue
         effect = program(one.text)
         statuses = effect.statuses
         paths.approximate |= effect.approximate
+        paths.widened |= effect.widened
+        rests_on = (effect.file, effect.line) if effect.file else (file, one.line)
         bounces = statuses & BOUNCE_STATUSES
         if bounces and paths.bounced is None:
-            paths.bounced = Outcome(Verdict.BOUNCE, Kind.REFUSAL, effect.reason, file, one.line)
+            paths.bounced = Outcome(Verdict.BOUNCE, Kind.REFUSAL, effect.reason, *rests_on)
         if statuses - BOUNCE_STATUSES - {0, 99} and paths.deferred is None:
-            paths.deferred = Outcome(Verdict.DEFER, Kind.DEFERRAL, effect.reason, file, one.line)
+            paths.deferred = Outcome(Verdict.DEFER, Kind.DEFERRAL, effect.reason, *rests_on)
         if (0 in statuses or 99 in statuses) and _RANK.get(effect.kind, 3) > _RANK.get(kind, 3):
-            kind, reason, line = effect.kind, effect.reason, one.line
+            kind, reason, where = effect.kind, effect.reason, rests_on
         if 99 in statuses:
             deliver()
         if 0 not in statuses:
@@ -197,7 +200,7 @@ def _worst_case(paths: _Paths, *, is_list: bool) -> Outcome:
             found = replace(found, kind=Kind.LIST)
         if paths.approximate and (paths.bounced or paths.deferred):
             found = replace(found, approximate=True)
-        return found
+        return replace(found, widened=True) if paths.widened else found
     found_or_none = paths.deferred or paths.bounced
     assert found_or_none is not None, "every sequence ends somewhere"
     if paths.deferred is not None and paths.bounced is not None:

@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
-from rcptgen.qmail.model import UNKNOWN, Free, Text
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rcptgen.qmail.model import UNKNOWN, Derived, Free, Text
+
+DTLINE = b"Delivered-To: "
 
 _SENDER = (b"SENDER", b"NEWSENDER", b"RPLINE", b"UFLINE")
-_RECIPIENT = (b"LOCAL", b"RECIPIENT", b"DTLINE")
 _HOST_PARTS = (b"HOST2", b"HOST3", b"HOST4")
 _PARTS = (b"EXT2", b"EXT3", b"EXT4")
+_ADDRESS = (b"EXT", *_PARTS, b"DEFAULT", b"HOST", *_HOST_PARTS, b"LOCAL", b"RECIPIENT", b"DTLINE")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """From where a home is looked at: the domain of the addresses (in lower case), and their local names.
+
+    A local name is `name` and what follows `pre` in the extension; `name` is None where the
+    extension says nothing about it.
+    """
+
+    host: bytes
+    name: bytes | None
+    pre: bytes
 
 
 class Variables:
     """One environment, and what a run of the lines took notice of in it."""
 
-    __slots__ = ("_default", "_extension", "_host", "_others", "texts")
+    __slots__ = ("_derived", "_frees", "_hosts", "host_compared", "texts")
 
     def __init__(self, path: bytes, user: bytes, home: bytes) -> None:
         self.texts: dict[bytes, Text] = {b"PATH": path, b"USER": user, b"HOME": home}
         for name in _SENDER:
             self.texts[name] = UNKNOWN
-        self._extension: Free | None = None
-        self._default: Free | None = None
-        self._host: Free | None = None
-        self._others: Free | None = None
+        self._frees: list[Free] = []
+        self._hosts: list[Free] = []
+        self._derived: list[Derived] = []
+        self.host_compared: set[bytes] = set()
+        """The constants that HOST, or the part of it in HOST2, HOST3 or HOST4, was compared with."""
 
     @classmethod
     def known(
@@ -42,7 +61,7 @@ class Variables:
         recipient = local + b"@" + host
         self.texts[b"LOCAL"] = local
         self.texts[b"RECIPIENT"] = recipient
-        self.texts[b"DTLINE"] = b"Delivered-To: " + recipient.replace(b"\n", b"_") + b"\n"
+        self.texts[b"DTLINE"] = DTLINE + recipient.replace(b"\n", b"_") + b"\n"
         if default is not None:
             self.texts[b"DEFAULT"] = default
         return self
@@ -50,10 +69,10 @@ class Variables:
     @classmethod
     def free(cls, path: bytes, user: bytes, home: bytes) -> Variables:
         """An environment in which everything about the address may be anything."""
-        self = cls.partly(path, user, home, None, None, None, has_default=True)
-        self._others = Free()
-        for name in (*_RECIPIENT, *_PARTS):
-            self.texts[name] = self._others
+        self = cls(path, user, home)
+        for name in _ADDRESS:
+            self.texts[name] = anything = Free()
+            self._frees.append(anything)
         return self
 
     @classmethod
@@ -62,32 +81,42 @@ class Variables:
         path: bytes,
         user: bytes,
         home: bytes,
+        view: View,
         host: bytes | None,
-        extension: bytes | None,
-        default: bytes | None,
-        *,
-        has_default: bool,
+        extension: bytes | Free,
+        default: bytes | Free | None,
     ) -> Variables:
-        """An environment in which what is None may be anything; LOCAL and RECIPIENT are not known at all."""
+        """The environment of some of the deliveries that a view shows.
+
+        `host` None stands for every spelling of the view's domain.  DEFAULT is unset where
+        `default` is None.
+        """
         self = cls(path, user, home)
-        for name in _RECIPIENT:
-            self.texts[name] = UNKNOWN
-        if extension is None:
-            self._extension = self.texts[b"EXT"] = Free()
+        if isinstance(extension, Free):
+            self.texts[b"EXT"] = extension
+            self._frees.append(extension)
             for name in _PARTS:
                 self.texts[name] = UNKNOWN
         else:
             self._set_extension(extension)
         if host is None:
-            self._host = Free()
-            for name in (b"HOST", *_HOST_PARTS):
-                self.texts[name] = self._host
+            self._spell_host(view.host)
         else:
             self._set_host(host)
+        for name, before, after in (
+            (b"LOCAL", b"", b""),
+            (b"RECIPIENT", b"", b"@" + view.host),
+            (b"DTLINE", DTLINE.lower(), b"@" + view.host + b"\n"),
+        ):
+            if view.name is None or isinstance(extension, bytes):
+                self.texts[name] = UNKNOWN
+            else:
+                self.texts[name] = derived = Derived(extension, before + view.name, view.pre, after)
+                self._derived.append(derived)
+        if isinstance(default, Free):
+            self._frees.append(default)
         if default is not None:
             self.texts[b"DEFAULT"] = default
-        elif has_default:
-            self._default = self.texts[b"DEFAULT"] = Free()
         return self
 
     def _set_extension(self, extension: bytes) -> None:
@@ -97,38 +126,32 @@ class Variables:
             self.texts[name] = rest
 
     def _set_host(self, host: bytes) -> None:
-        self.texts[b"HOST"] = rest = host
-        for name in _HOST_PARTS:
-            # byte_rchr answers with the length where it finds no dot, so a bare name stays whole.
-            rest = rest.rpartition(b".")[0] if b"." in rest else rest
-            self.texts[name] = rest
+        self.texts.update(_host_parts(host))
+
+    def _spell_host(self, host: bytes) -> None:
+        for name, part in _host_parts(host):
+            self.texts[name] = free = Free(compared=self.host_compared, lowered=part)
+            self._hosts.append(free)
 
     @property
-    def compared(self) -> set[bytes]:
-        """The constants that EXT was compared with."""
-        return self._extension.compared if self._extension else set()
+    def host_told_apart(self) -> bool:
+        """Whether spellings of the domain may make a difference."""
+        return any(one.opaque or one.compared for one in self._hosts)
 
     @property
-    def default_compared(self) -> set[bytes]:
-        """The constants that DEFAULT was compared with."""
-        return self._default.compared if self._default else set()
-
-    @property
-    def host_compared(self) -> set[bytes]:
-        """The constants that HOST, or the part of it in HOST2, HOST3 or HOST4, was compared with."""
-        return self._host.compared if self._host else set()
-
-    @property
-    def host_touched(self) -> bool:
-        """Whether HOST, left open, was looked at."""
-        return self._host is not None and _touched(self._host)
+    def view_touched(self) -> bool:
+        """Whether the domain or the local name, in whatever spelling, was looked at."""
+        return any(one.touched for one in self._hosts) or any(one.looked for one in self._derived)
 
     @property
     def touched(self) -> bool:
         """Whether anything that was left open was looked at."""
-        frees = (self._extension, self._default, self._host, self._others)
-        return any(one is not None and _touched(one) for one in frees)
+        return any(one.touched for one in (*self._frees, *self._hosts))
 
 
-def _touched(one: Free) -> bool:
-    return one.opaque or bool(one.compared)
+def _host_parts(host: bytes) -> Iterator[tuple[bytes, bytes]]:
+    yield b"HOST", host
+    for name in _HOST_PARTS:
+        # byte_rchr answers with the length where it finds no dot, so a bare name stays whole.
+        host = host.rpartition(b".")[0] if b"." in host else host
+        yield name, host

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rcptgen.qmail.look import NO_LOOK, Look
 from rcptgen.rules.outcome import Kind
+from rcptgen.rules.table import Names
 
 SIGNALLED = -1
 """The status that stands for death by a signal."""
@@ -41,20 +43,190 @@ class Unknown:
 UNKNOWN = Unknown()
 
 
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """The exit statuses a command may end with, what it then is, and why.
+
+    `kind` and `reason` tell what a success is (a program, a forward, a list) and why, `file`
+    and `line` what a model rests it on, where that is not the dot-qmail file itself.  An
+    `approximate` effect hangs on what nobody can see beforehand; a `widened` one stands for
+    texts of which some are known to be refused.
+    """
+
+    statuses: frozenset[int]
+    kind: Kind
+    reason: str
+    approximate: bool = False
+    widened: bool = False
+    file: bytes = b""
+    line: int = 0
+
+
+class Effects:
+    """A command's effect for every text of one variable, the case of ASCII letters ignored.
+
+    `groups` holds exact texts, `prefixes` effects for all that begins so, of which the
+    longest counts; there is one for the empty prefix.  All texts are in lower case, and none is in two groups.
+    """
+
+    __slots__ = ("_index", "groups", "prefixes")
+
+    def __init__(self, groups: Mapping[Effect, Names], prefixes: Mapping[bytes, Effect]) -> None:
+        assert b"" in prefixes, "a command has an effect for every text"
+        self.groups = dict(groups)
+        self.prefixes = dict(prefixes)
+        self._index: dict[bytes, Effect] | None = None
+
+    @classmethod
+    def of(cls, exact: Mapping[bytes, Effect], prefixes: Mapping[bytes, Effect]) -> Effects:
+        """The effects of texts that are not grouped yet."""
+        groups: dict[Effect, list[bytes]] = {}
+        for text, effect in exact.items():
+            groups.setdefault(effect, []).append(text)
+        return cls({effect: Names(texts) for effect, texts in groups.items()}, prefixes)
+
+    def exactly(self, text: bytes) -> Effect | None:
+        """The effect of the exact text, or None."""
+        if self._index is None:
+            self._index = {one: effect for effect, texts in self.groups.items() for one in texts}
+        return self._index.get(text)
+
+    def covering(self, text: bytes) -> Effect:
+        """The effect of the longest prefix that `text` begins with."""
+        return self.prefixes[max((one for one in self.prefixes if text.startswith(one)), key=len)]
+
+    def match(self, text: bytes) -> Effect:
+        """The effect of a text in lower case."""
+        found = self.exactly(text)
+        return self.covering(text) if found is None else found
+
+    def below(self, head: bytes) -> Effects:
+        """The effects of what follows `head` in the texts that begin with it."""
+        if not head:
+            return self
+        size = len(head)
+        groups = {
+            effect: Names(text[size:] for text in texts.beginning_with(head)) for effect, texts in self.groups.items()
+        }
+        prefixes = {one[size:]: effect for one, effect in self.prefixes.items() if one.startswith(head)}
+        prefixes.setdefault(b"", self.covering(head))
+        return Effects({effect: texts for effect, texts in groups.items() if len(texts)}, prefixes)
+
+
 @dataclass(eq=False, slots=True)
 class Free:
     """A variable that may hold any text (the extension under a -default file).
 
+    `lowered`: its text in lower case where that is known, and only the case of letters is not.
     A model that compares the whole of it with a constant adds the constant to `compared`
     and takes the texts as different; the caller then runs it again with each constant.
     A model that looks at it in any other way sets `opaque` and answers as for UNKNOWN.
+    A model that knows its effect for every text answers by `effect_of`, which keeps the table
+    in `choices` (where there are `choices`); the caller then runs the lines again for each
+    of its effects, told in `chosen`.  `looked`: a model went by the text, whatever its case.
     """
 
     compared: set[bytes] = field(default_factory=set)
     opaque: bool = False
+    lowered: bytes | None = None
+    choices: dict[Hashable, Effects] | None = None
+    chosen: Mapping[Hashable, Effect] = field(default_factory=dict)
+    looked: bool = False
+
+    @property
+    def touched(self) -> bool:
+        """Whether anything hangs on what the text is."""
+        return self.opaque or self.looked or bool(self.compared) or bool(self.choices)
+
+
+class Derived(Unknown):
+    """A text made from one that is free: `before`, what follows `without` in it, `after`.
+
+    Whoever does not look into it may take it for UNKNOWN; who does leaves a trace in
+    `looked`.  Where the free text does not begin with `without`, no command is ever run with it.
+    """
+
+    __slots__ = ("_after", "_before", "_without", "free", "looked")
+
+    def __init__(self, free: Free, before: bytes, without: bytes, after: bytes = b"") -> None:
+        self.free = free
+        self.looked = False
+        self._before = before
+        self._without = without
+        self._after = after
+
+    @property
+    def before(self) -> bytes:
+        """What stands in front, in lower case."""
+        self.looked = True
+        return self._before
+
+    @property
+    def without(self) -> bytes:
+        """The beginning of the free text that is left out, in lower case."""
+        self.looked = True
+        return self._without
+
+    @property
+    def after(self) -> bytes:
+        """What stands behind, in lower case."""
+        self.looked = True
+        return self._after
 
 
 Text = bytes | Unknown | Free
+
+
+def unknown_effect(reason: str, kind: Kind = Kind.PROGRAM) -> Effect:
+    """What stands for a command of which nobody knows how it ends."""
+    return Effect(ANY_STATUS, kind, reason, approximate=True)
+
+
+def lowered(text: Text | None) -> bytes | None:
+    """A text in lower case where at most the case of its letters is open; None where more is."""
+    if isinstance(text, bytes):
+        return text.lower()
+    if isinstance(text, Free) and text.lowered is not None:
+        text.looked = True
+        return text.lowered
+    return None
+
+
+def effect_of(
+    text: Text, command: Hashable, one: Callable[[bytes], Effect], every: Callable[[], Effects], reason: str
+) -> Effect:
+    """The effect of a command that goes by one variable and knows all of its texts.
+
+    `one` answers for a known text (or one of which only the case of letters is open: then in
+    lower case), `every` gives the whole table.  `command` tells this command, with all that
+    it goes by besides, from others of the same lines; `reason` is for a text that nobody knows.
+    """
+    if isinstance(text, bytes):
+        return one(text)
+    if isinstance(text, Free):
+        known = lowered(text)
+        if known is not None:
+            return one(known)
+        if text.choices is None:
+            text.opaque = True
+        elif command in text.chosen:
+            return text.chosen[command]
+        elif command not in text.choices:
+            text.choices[command] = every()
+    return unknown_effect(reason)
+
+
+def unknown_line(line: bytes) -> Effect:
+    """Stands in where no line can be run."""
+    return unknown_effect("a line that is not run here")
+
+
+class Shell(Protocol):
+    """`/bin/sh -c`, as a program starts it for a line of its own."""
+
+    def __call__(self, line: bytes) -> Effect:
+        """The effect of the line, with the variables of whoever starts it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +235,13 @@ class Situation:
 
     `presence` takes a command as written (with or without a slash) and answers for the
     owner's identity, home and qmail's PATH.  Variables that are not in `variables` are unset.
+    `look` shows the host as the command would see it; `shell` runs a line of its own.
     """
 
     variables: Mapping[bytes, Text]
     presence: Callable[[bytes], Presence]
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """The exit statuses a command may end with, what it then is, and why.
-
-    `kind` and `reason` tell what a success is (a program, a forward, a list) and why; an
-    `approximate` effect hangs on what nobody can see beforehand.
-    """
-
-    statuses: frozenset[int]
-    kind: Kind
-    reason: str
-    approximate: bool = False
+    look: Look = NO_LOOK
+    shell: Shell = unknown_line
 
 
 Runner = Callable[[Sequence[Text]], Effect]

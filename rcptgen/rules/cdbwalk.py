@@ -34,6 +34,59 @@ class DamagedCdb(RcptgenError):
     status: ClassVar[int] = 2
 
 
+def hash_of(key: bytes) -> int:
+    """The hash of a key (cdb_hash.c)."""
+    h = 5381
+    for byte in key:
+        h = (h * 33 & 0xFFFFFFFF) ^ byte
+    return h
+
+
+class CdbFile:
+    """A file as a reader of cdbs takes it: look-ups look at nothing but what they need (cdb_seek.c).
+
+    `fetch` gives the bytes at a position, fewer where the file ends.
+    """
+
+    __slots__ = ("_fetch", "name", "size")
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int, name: str) -> None:
+        self._fetch = fetch
+        self.size = size
+        self.name = name
+
+    def get(self, key: bytes, hash_of: Callable[[bytes], int] = hash_of) -> bytes | None:
+        """The first value stored under `key`; raises DamagedCdb where the look-up runs into the end of the file."""
+        hashed = hash_of(key)
+        start, slots = self._numbers(8 * (hashed & 255))
+        for step in range(slots):
+            stored, position = self._numbers(start + SLOT * (((hashed >> 8) % slots + step) % slots))
+            if not position:
+                return None
+            if stored != hashed:
+                continue
+            keys, values = self._numbers(position)
+            if keys == len(key) and self._bytes(position + RECORD, keys) == key:
+                return self._bytes(position + RECORD + keys, values)
+        return None
+
+    def _numbers(self, position: int) -> tuple[int, int]:
+        first, second = _LENGTHS.unpack(self._bytes(position, RECORD))
+        return first, second
+
+    def _bytes(self, position: int, size: int) -> bytes:
+        if size > RECORD_LIMIT:
+            raise DamagedCdb(f"{self.name}: damaged: a record of {size} bytes")
+        data = self._fetch(position, size)
+        if len(data) != size:
+            raise DamagedCdb(f"{self.name}: truncated or damaged: it ends at byte {position + len(data)}")
+        return data
+
+    def records(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every (key, value), in the order of the file; raises DamagedCdb where that is no whole cdb."""
+        return walk(self._fetch, self.size, self.name)
+
+
 def walk_cdb(data: bytes | memoryview, *, called: str = "cdb") -> Iterator[tuple[bytes, bytes]]:
     """Every (key, value) of the cdb that `data` holds; as `read_cdb`, without touching a file.
 

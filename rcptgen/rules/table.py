@@ -9,7 +9,7 @@ share an outcome are kept joined.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rcptgen.rules.outcome import Outcome
@@ -41,6 +41,11 @@ class Names:
         self._odd = tuple(sorted(odd))
         self._joined = SEPARATOR.join(ordinary) if ordinary else None
 
+    @classmethod
+    def union(cls, parts: Sequence[Names]) -> Names:
+        """The names of all parts, which have none in common."""
+        return parts[0] if len(parts) == 1 else cls(name for part in parts for name in part)
+
     @property
     def joined(self) -> bytes | None:
         """The ordinary names, sorted and joined by newlines; None where there are none."""
@@ -50,6 +55,27 @@ class Names:
     def odd(self) -> tuple[bytes, ...]:
         """The names that hold a newline, sorted."""
         return self._odd
+
+    def without(self, names: Collection[bytes], prefixes: Collection[bytes]) -> Names:
+        """These names but for `names`, and for all that begin with one of `prefixes`."""
+        out = {name for prefix in prefixes for name in self.beginning_with(prefix)}
+        if len(names) > self.count:
+            out |= {name for name in self if name in names}
+        else:
+            out |= {name for name in names if name in self}
+        return Names(name for name in self if name not in out) if out else self
+
+    def below(self, beginning: bytes) -> Names:
+        """These names with `beginning` put in front of each."""
+        if not beginning:
+            return self
+        moved = Names(())
+        moved.count = self.count
+        moved._odd = tuple(beginning + name for name in self._odd)
+        if self._joined is not None:
+            mark = SEPARATOR + beginning
+            moved._joined = beginning + self._joined.replace(SEPARATOR, mark)
+        return moved
 
     def __len__(self) -> int:
         return self.count

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from errno import EACCES, EAGAIN, EINVAL, ELOOP, ENOENT, ENOMEM, ENOTDIR, ENXIO, EPERM
 from types import TracebackType
+from typing import TypeVar
 
 from rcptgen.source.footprint import Entry, Footprint, What, unchanged
 from rcptgen.source.identity import Access, Acting, Actor, IdentityUnavailable
@@ -47,6 +48,7 @@ __all__ = [
     "Identity",
     "IdentityUnavailable",
     "NotRegular",
+    "Opened",
     "Reading",
     "Refused",
     "Regular",
@@ -61,6 +63,7 @@ DEFAULT_LIMIT = 1 << 20
 ATTEMPTS = 4
 """One look, and three more where the file changed under it."""
 
+_T = TypeVar("_T")
 _BLOCK = 1 << 18
 _DIRECT = READ | os.O_NOFOLLOW
 _ENCODING = sys.getfilesystemencoding()
@@ -113,7 +116,15 @@ class SourceTree:
         A file that keeps changing while it is read is FailedForNow(EAGAIN).
         """
         _check(path)
-        return self._read(path, lambda: self._resolver.locate(path), limit, may_wait)
+        return self._read(path, lambda: self._resolver.locate(path), _whole(limit), may_wait)
+
+    def open(self, path: bytes, *, may_wait: bool = False) -> Opened | Failure | NotRegular:
+        """A regular file to be read piece by piece, links followed; what `read` answers where there is none.
+
+        It is opened as whoever looks, and may then be read by anybody.
+        """
+        _check(path)
+        return self._read(path, lambda: self._resolver.locate(path), Opened, may_wait)
 
     def status(self, path: bytes, *, may_wait: bool = False) -> Status | Failure:
         """What stat(2) says, links followed."""
@@ -200,7 +211,9 @@ class SourceTree:
         self._add(path, What.STATUS, status, may_wait)
         return outcome
 
-    def _read(self, path: bytes, locate: Callable[[], Found], limit: int, may_wait: bool) -> Reading:
+    def _read(
+        self, path: bytes, locate: Callable[[], Found], take: Callable[[int, os.stat_result], _T | None], may_wait: bool
+    ) -> _T | Failure | NotRegular:
         for _ in range(ATTEMPTS):
             try:
                 found = locate()
@@ -224,7 +237,7 @@ class SourceTree:
                 if (before.st_dev, before.st_ino) != (found.stat.st_dev, found.stat.st_ino):
                     continue
                 try:
-                    content = _content(fd, before, limit)
+                    content = take(fd, before)
                 except OSError as trouble:
                     return self._unreadable(path, trouble, may_wait, before)
             except (OSError, MemoryError) as trouble:
@@ -234,9 +247,8 @@ class SourceTree:
                 if fd >= 0:
                     close(fd)
             if content is not None:
-                status = Status.of(before)
-                self._add(path, What.FILE, status, may_wait)
-                return content if isinstance(content, TooLarge) else Regular(content, status)
+                self._add(path, What.FILE, Status.of(before), may_wait)
+                return content
         return self._failed(path, error(EAGAIN), may_wait)
 
     def _unreadable(self, path: bytes, trouble: OSError, may_wait: bool, seen: os.stat_result) -> Failure:
@@ -247,12 +259,41 @@ class SourceTree:
         self._add(path, What.STATUS, Status.of(seen), may_wait)
         return Refused(errno)
 
-    def _not_regular(self, path: bytes, found: Found, may_wait: bool) -> Reading:
+    def _not_regular(self, path: bytes, found: Found, may_wait: bool) -> Failure | NotRegular:
         errno = self._resolver.open_refusal(found)
         if not errno and stat.S_ISSOCK(found.stat.st_mode):
             errno = ENXIO
         self._add(path, What.STATUS, Status.of(found.stat), may_wait)
         return failure(errno) if errno else NotRegular(found.stat.st_mode)
+
+
+class Opened:
+    """A regular file, open; it stays the same one whatever happens to its path.  `status` is that of its opening."""
+
+    __slots__ = ("_fd", "status")
+
+    def __init__(self, fd: int, status: os.stat_result) -> None:
+        self._fd = os.dup(fd)
+        self.status = Status.of(status)
+
+    def fetch(self, position: int, size: int) -> bytes:
+        """What stands there; shorter where the file ends.  Errors are OSErrors."""
+        parts: list[bytes] = []
+        while size > 0 and (part := os.pread(self._fd, size, position)):
+            parts.append(part)
+            position += len(part)
+            size -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """The descriptor is given back; may be called again."""
+        if self._fd >= 0:
+            close(self._fd)
+            self._fd = -1
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            self.close()
 
 
 class Directory:
@@ -317,7 +358,12 @@ class Directory:
                         tree.footprint.add(self._prefix + name, What.FILE, content.status, may_wait)
                     return content
         path = name if name.startswith(b"/") else self._prefix + name
-        return tree._read(path, lambda: tree._resolver.locate_at(self._fd, self._stat, name, path), limit, may_wait)
+        return tree._read(
+            path,
+            lambda: tree._resolver.locate_at(self._fd, self._stat, name, path),
+            _whole(limit),
+            may_wait,
+        )
 
     def close(self) -> None:
         """The descriptor is given back; may be called again."""
@@ -380,6 +426,16 @@ def _content(fd: int, before: os.stat_result, limit: int) -> bytes | TooLarge | 
             return TooLarge(total)
         data = b"".join(blocks)
     return None if _changed(fd, before) else data
+
+
+def _whole(limit: int) -> Callable[[int, os.stat_result], Regular | TooLarge | None]:
+    """What takes all of an open file of at most `limit` bytes."""
+
+    def take(fd: int, before: os.stat_result) -> Regular | TooLarge | None:
+        content = _content(fd, before, limit)
+        return Regular(content, Status.of(before)) if isinstance(content, bytes) else content
+
+    return take
 
 
 def _changed(fd: int, before: os.stat_result) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ import rcptgen.cli
 from rcptgen import localspace, units
 from rcptgen.errors import Shortage, SourceFailed
 from rcptgen.localspace import Claim, LocalSpace
-from rcptgen.qmail.home import HomeTable, Settings
+from rcptgen.qmail.environment import View
+from rcptgen.qmail.home import Settings
+from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.passwd import Account as Passwd
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -27,8 +29,9 @@ from rcptgen.units import Account, Question, Reader, Report, Silent, State, Unit
 pytestmark = pytest.mark.root
 
 MAIL = Outcome(Verdict.DELIVER, Kind.MAILBOX, "mbox", b"/home/x/.qmail-", 1, named_from=0)
-FINE = HomeTable(Table({}, {b"": MAIL}), False)
+FINE = HomeTable(Table({}, {b"": MAIL}))
 NOFILES = Identity(7791, 2107)
+VIEW = View(b"example.org", b"x-", b"")
 
 
 def owner(home: str) -> Owner:
@@ -56,13 +59,18 @@ class Deaf(Worker):
         answers = [self._answer(name, one) for one in things]
         return answers[0] if name == "table" else answers
 
-    def _home(self, one: Account | Owner | Question) -> bytes:
-        return one.owner.home if isinstance(one, Question) else one.home
+    def _home(self, one: Account | Owner | Question | tuple[Owner, Sequence[View]]) -> bytes:
+        if isinstance(one, Question):
+            return one.owner.home
+        return one.home if isinstance(one, Account | Owner) else one[0].home
 
     def _answer(self, name: str, one: Any) -> Any:
         if name == "qualify":
             return True
-        return (MAIL, []) if name == "judge" else (FINE, Report(one.home, State.HEALTHY))
+        if name == "judge":
+            return MAIL, []
+        home = one.home if name == "table" else one[0].home
+        return [FINE], Report(home, State.HEALTHY)
 
 
 def failed(found: Units) -> set[bytes]:
@@ -89,9 +97,9 @@ def test_dead_mount_costs_few_waits_for_the_rules() -> None:
     found = Units(worker)
     owners = [owner(home) for home in HOMES]
     for at in range(0, len(owners), 64):
-        found.ahead(owners[at : at + 64])
+        found.ahead((one, (VIEW,)) for one in owners[at : at + 64])
         for one in owners[at : at + 64]:
-            found.table(one, b"example.org")
+            found.table(one, VIEW)
     assert failed(found) == DEAD
     assert {one.home for one in found.failed_owners} == DEAD
     assert len(found.reports) == len(HOMES)
@@ -116,9 +124,9 @@ def test_scattered_silence_is_paid_for_only_so_often() -> None:
     worker = Deaf(silent=[b"/dead/"])
     found = Units(worker)
     for at in range(0, len(dead), 64):
-        found.ahead(dead[at : at + 64])
+        found.ahead((one, (VIEW,)) for one in dead[at : at + 64])
         for one in dead[at : at + 64]:
-            found.table(one, b"example.org")
+            found.table(one, VIEW)
     assert failed(found) == {one.home for one in dead}
     assert worker.waits <= 2 * units.MOST_SILENCES
 
@@ -133,9 +141,9 @@ def test_homes_that_answered_are_still_asked_after_many_silences() -> None:
     # One that nothing was heard of since counts as silent too.
     assert answers[1:] == [FailedForNow(errno.ETIMEDOUT)] * (len(accounts) - 1)
     assert worker.waits == units.MOST_SILENCES
-    found.ahead([owner("/home/a"), owner("/home/c"), owner("/home/d")])
-    assert found.table(owner("/home/a"), b"example.org").prefixes[b""] is MAIL
-    assert found.table(owner("/home/e"), b"example.org").prefixes[b""] is MAIL
+    found.ahead((owner(f"/home/{name}"), (VIEW,)) for name in "acd")
+    assert found.table(owner("/home/a"), VIEW).table.prefixes[b""] is MAIL
+    assert found.table(owner("/home/e"), VIEW).table.prefixes[b""] is MAIL
     assert failed(found) == set()
 
 
@@ -221,21 +229,21 @@ def test_worker_killed_once_is_no_failure(site: Site, monkeypatch: pytest.Monkey
 def test_homes_in_a_row_that_cost_their_worker_are_our_shortage() -> None:
     found = Units(Deaf(lost=[b"/bad/"]))
     for name in ("a", "b"):
-        found.table(owner(f"/bad/{name}"), b"example.org")
-    found.table(owner("/home/fine"), b"example.org")
+        found.table(owner(f"/bad/{name}"), VIEW)
+    found.table(owner("/home/fine"), VIEW)
     for name in ("c", "d"):
-        found.table(owner(f"/bad/{name}"), b"example.org")
+        found.table(owner(f"/bad/{name}"), VIEW)
     assert failed(found) == {b"/bad/a", b"/bad/b", b"/bad/c", b"/bad/d"}
     with pytest.raises(Shortage):
-        found.table(owner("/bad/e"), b"example.org")
+        found.table(owner("/bad/e"), VIEW)
 
 
 def test_homes_ahead_that_cost_their_worker_are_asked_alone() -> None:
     worker = Deaf(lost=[b"/bad/"])
     found = Units(worker)
     owners = [owner("/home/a"), owner("/bad/b"), owner("/home/c")]
-    found.ahead(owners)
-    assert [found.table(one, b"example.org").prefixes[b""].verdict for one in owners] == [
+    found.ahead((one, (VIEW,)) for one in owners)
+    assert [found.table(one, VIEW).table.prefixes[b""].verdict for one in owners] == [
         Verdict.DELIVER,
         Verdict.DEFER,
         Verdict.DELIVER,
@@ -252,7 +260,7 @@ def test_worker_that_does_not_start_is_our_shortage(tmp_path: Path, monkeypatch:
         worker = Worker(os.fsencode(tmp_path), Settings())
         try:
             with pytest.raises(Shortage) as caught:
-                worker.ask("table", owner("/home/joe"), None)
+                worker.ask("table", owner("/home/joe"), [VIEW])
         finally:
             worker.close()
     assert not isinstance(caught.value, WorkerLost)
@@ -276,8 +284,8 @@ def test_shared_home_that_fails_for_one_of_two(tmp_path: Path, monkeypatch: pyte
     site = Site(tmp_path, {**NAMES, "users/assign": assign})
     real = Reader.table
 
-    def table(reader: Reader, one: Owner, host: bytes | None) -> tuple[HomeTable, Report]:
-        found, report = real(reader, one, host)
+    def table(reader: Reader, one: Owner, views: Sequence[View]) -> tuple[list[HomeTable], Report]:
+        found, report = real(reader, one, views)
         if one.home == b"/home/joe" and one.gid == 1001 and one.dash:
             report = Report(one.home, State.FAILED, "Stale file handle")
         return found, report
@@ -407,8 +415,8 @@ def test_spellings_of_one_claim_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
         space = LocalSpace(None, {}, alias, break_=b"-", users_file=b"users/cdb", passwd_file=b"passwd")
         table = Table(dict.fromkeys(order, MAIL), {b"": MAIL, b"p:": MAIL})
 
-        def table_of(claim: Claim, table: Table = table) -> Table:
-            return table
+        def table_of(claim: Claim, table: Table = table) -> HomeTable:
+            return HomeTable(table)
 
         views.append(space.flatten(b"", table_of))
     (first, unsayable), (second, other) = views

@@ -30,6 +30,15 @@ def match(host: Host, address: str) -> Outcome:
         return decided.rules(domain).match(local)
 
 
+def listed(host: Host, address: str) -> Outcome:
+    """What the rules say, before the home is asked."""
+    local, _, domain = address.rpartition("@")
+    with Decided.open(host.root) as decided:
+        found = decided.rules(domain).table()[0].match(local.encode())
+        assert found is not None
+        return found
+
+
 def compiled(host: Host, tmp_path: Path, *addresses: str) -> list[bool]:
     """What the published file answers."""
     file = bytes(tmp_path / "validrcptto.cdb")
@@ -133,7 +142,7 @@ def test_the_own_name_of_a_directory(tmp_path: Path) -> None:
     assert [decide(host, name) for name in names] == ["defer", "defer", "defer", "bounce", "bounce"]
     assert [match(host, name).verdict for name in names] == ["defer", "defer", "defer", "bounce", "bounce"]
     assert [decide(host, f"joe-read{rest}@h.example") for rest in ("", "/", "/y")] == ["bounce", "bounce", "defer"]
-    assert match(host, "joe-read/@h.example").widened
+    assert listed(host, "joe-read/@h.example").widened
 
 
 def test_repeated_slashes_are_reported(tmp_path: Path) -> None:
@@ -231,7 +240,7 @@ def test_very_many_constants(tmp_path: Path) -> None:
         },
     )
     assert [decide(host, f"joe-{name}-7@h.example") for name in "xy"] == ["bounce", "bounce"]
-    assert match(host, "joe-x-7@h.example").widened
+    assert listed(host, "joe-x-7@h.example").widened
     assert match(host, "joe-y-7@h.example").verdict == "bounce"
 
 

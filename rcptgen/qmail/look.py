@@ -1,0 +1,195 @@
+"""What a delivery program sees of the host: files as its owner may read them, from its home."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+from rcptgen.rules.cdbwalk import CdbFile
+from rcptgen.source.tree import (
+    DEFAULT_LIMIT,
+    Directory,
+    EntryType,
+    FailedForNow,
+    Failure,
+    Identity,
+    NotRegular,
+    Opened,
+    Reading,
+    SourceTree,
+    Status,
+)
+
+
+class Look(Protocol):
+    """What a model may look at.
+
+    Names are those of the command line: absolute, or relative to the home.  Every answer is
+    the one that the owner would get.  A source that cannot be read for now (FailedForNow)
+    is taken note of by itself: what is answered then refuses nobody.
+    """
+
+    home: bytes
+    identity: Identity
+
+    def path(self, name: bytes) -> bytes:
+        """The absolute path of `name`."""
+        ...
+
+    def read(self, name: bytes, limit: int = DEFAULT_LIMIT) -> Reading:
+        """A regular file of at most `limit` bytes, whole."""
+        ...
+
+    def status(self, name: bytes) -> Status | Failure:
+        """What stat(2) says."""
+        ...
+
+    def accessible(self, name: bytes, mode: int) -> Status | Failure:
+        """The status, if the owner may have all of `mode` (os.R_OK, os.W_OK, os.X_OK)."""
+        ...
+
+    def names(self, name: bytes) -> dict[bytes, EntryType] | Failure:
+        """All names in a directory, whether or not the owner may list it."""
+        ...
+
+    def cdb(self, name: bytes) -> CdbFile | Failure | NotRegular:
+        """A regular file opened as a cdb, whatever is in it."""
+        ...
+
+    def failed(self, path: bytes, reason: str) -> None:
+        """A source (a database server) cannot be asked for now: what is answered refuses nobody."""
+        ...
+
+    def suspect(self, path: bytes, reason: str) -> None:
+        """A file that is damaged: what it seems to say must not take anything away."""
+        ...
+
+
+class NoLook:
+    """Where there is no host to look at: every look fails for now."""
+
+    home = b"/"
+    identity = Identity(0, 0)
+
+    def path(self, name: bytes) -> bytes:
+        """See Look."""
+        return os.path.join(self.home, name)
+
+    def read(self, name: bytes, limit: int = DEFAULT_LIMIT) -> Reading:
+        """See Look."""
+        return FailedForNow(errno.EAGAIN)
+
+    def status(self, name: bytes) -> Status | Failure:
+        """See Look."""
+        return FailedForNow(errno.EAGAIN)
+
+    def accessible(self, name: bytes, mode: int) -> Status | Failure:
+        """See Look."""
+        return FailedForNow(errno.EAGAIN)
+
+    def names(self, name: bytes) -> dict[bytes, EntryType] | Failure:
+        """See Look."""
+        return FailedForNow(errno.EAGAIN)
+
+    def cdb(self, name: bytes) -> CdbFile | Failure | NotRegular:
+        """See Look."""
+        return FailedForNow(errno.EAGAIN)
+
+    def failed(self, path: bytes, reason: str) -> None:
+        """See Look."""
+
+    def suspect(self, path: bytes, reason: str) -> None:
+        """See Look."""
+
+
+NO_LOOK: Look = NoLook()
+
+
+class OwnersLook:
+    """The look of a home's owner.
+
+    `acting` tells whether the identity is taken already; `trouble` is told of every look
+    that failed for now, `report` of failed and suspect sources.
+    """
+
+    def __init__(
+        self,
+        tree: SourceTree,
+        home: bytes,
+        identity: Identity,
+        acting: Callable[[], bool],
+        trouble: Callable[[FailedForNow], None],
+        report: Callable[[bytes, str, bool], None],
+    ) -> None:
+        self.home = home
+        self.identity = identity
+        self._tree = tree
+        self._acting = acting
+        self._trouble = trouble
+        self._report = report
+
+    def _as_owner(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._acting() else self._tree.acting_as(self.identity)
+
+    def path(self, name: bytes) -> bytes:
+        """See Look."""
+        return os.path.join(self.home, name)
+
+    def read(self, name: bytes, limit: int = DEFAULT_LIMIT) -> Reading:
+        """See Look."""
+        with self._as_owner():
+            found = self._tree.read(self.path(name), limit=limit)
+        if isinstance(found, FailedForNow):
+            self._trouble(found)
+        return found
+
+    def status(self, name: bytes) -> Status | Failure:
+        """See Look."""
+        with self._as_owner():
+            found = self._tree.status(self.path(name))
+        if isinstance(found, FailedForNow):
+            self._trouble(found)
+        return found
+
+    def accessible(self, name: bytes, mode: int) -> Status | Failure:
+        """See Look."""
+        with self._as_owner():
+            found = self._tree.accessible(self.path(name), mode)
+        if isinstance(found, FailedForNow):
+            self._trouble(found)
+        return found
+
+    def names(self, name: bytes) -> dict[bytes, EntryType] | Failure:
+        """See Look."""
+        with self._as_owner():
+            directory = self._tree.directory(self.path(name))
+            found: list[tuple[bytes, EntryType]] | Failure
+            if isinstance(directory, Directory):
+                with directory:
+                    found = directory.names()
+            else:
+                found = directory
+        if isinstance(found, FailedForNow):
+            self._trouble(found)
+        return dict(found) if isinstance(found, list) else found
+
+    def cdb(self, name: bytes) -> CdbFile | Failure | NotRegular:
+        """See Look."""
+        with self._as_owner():
+            found = self._tree.open(self.path(name))
+        if isinstance(found, FailedForNow):
+            self._trouble(found)
+        if isinstance(found, Opened):
+            return CdbFile(found.fetch, found.status.size, os.fsdecode(self.path(name)))
+        return found
+
+    def failed(self, path: bytes, reason: str) -> None:
+        """See Look."""
+        self._report(path, reason, True)
+
+    def suspect(self, path: bytes, reason: str) -> None:
+        """See Look."""
+        self._report(path, reason, False)

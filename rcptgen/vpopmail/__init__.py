@@ -1,0 +1,1 @@
+"""vpopmail's files and databases."""

@@ -166,10 +166,12 @@ class Attempt:
     def _told(self) -> Iterator[Domain]:
         """The host's domains; before each stretch the host is told what will be asked for."""
         domains = self.run.domains
+        host = self.run.host
+        host.ahead(domains[:STRETCH])
         for at in range(0, len(domains), STRETCH):
-            stretch = domains[at : at + STRETCH]
-            self.run.host.ahead(stretch)
-            yield from stretch
+            # The next stretch is read while this one is built.
+            host.ahead(domains[at + STRETCH : at + 2 * STRETCH])
+            yield from domains[at : at + STRETCH]
 
     def _gone(self, domain: bytes, blob: bytes) -> None:
         """A published domain that the host no longer has."""
@@ -234,7 +236,8 @@ class Attempt:
         self.run.result.domains += 1
         for target, writer, outcomes in zip(self.run.targets, self.writers, self.outputs, strict=True):
             lowered = target.lower(domain, table)
-            writer.add(lowered.records)
+            for keys, value in lowered.batches:
+                writer.put(keys, value)
             outcomes.widened_count += len(lowered.widened)
             outcomes.unsayable_count += len(lowered.unsayable)
             if len(outcomes.widened) < MOST_LISTED:
@@ -263,11 +266,11 @@ class Attempt:
             table, _ = rules.table()
             names |= {name for name, outcome in table.exact() if name and outcome.accepted}
         for target, writer, outcomes in zip(run.targets, self.writers, self.outputs, strict=True):
-            records = target.bare(names)
-            writer.add(records)
-            outcomes.exact += len(records)
+            keys, value = target.bare(names)
+            writer.put(keys, value)
+            outcomes.exact += len(keys)
             found = rules.match(b"postmaster")
-            if records and not found.accepted and not host.users_damage:
+            if keys and not found.accepted and not host.users_damage:
                 reason = "postmaster is always accepted without a domain"
                 outcomes.widened.append(Widened(b"postmaster", b"postmaster", reason, found.file, found.line))
                 outcomes.widened_count += 1

@@ -354,6 +354,7 @@ class Worker:
         self._time_limit = time_limit
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
+        self._begun = ""
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """The worker's answer.
@@ -361,10 +362,19 @@ class Worker:
         Raises Silent where there is none in time, WorkerLost where it ended or had no memory
         for it, and the RcptgenError that is its answer: Shortage where it ran out of something.
         """
+        self.begin(name, *arguments)
+        return self.finish()
+
+    def begin(self, name: str, *arguments: Any) -> None:
+        """Asks, and leaves the worker to it; `finish` must come next.  Raises Shortage where no worker starts."""
         if self._pipe is None:
             self._start()
+        self._send(name, arguments)
+
+    def finish(self) -> Any:
+        """The answer to what was begun; see `ask`."""
         try:
-            answer = self._exchange(name, arguments)
+            answer = self._receive()
         except (EOFError, OSError) as error:
             self._kill()
             raise WorkerLost(f"the worker process ended while it read the host{_why(error)}") from None
@@ -375,8 +385,20 @@ class Worker:
         return answer
 
     def _exchange(self, name: str, arguments: tuple[Any, ...]) -> Any:
+        self._send(name, arguments)
+        return self._receive()
+
+    def _send(self, name: str, arguments: tuple[Any, ...]) -> None:
         assert self._pipe is not None
-        self._pipe.send((name, arguments))
+        self._begun = name
+        try:
+            self._pipe.send((name, arguments))
+        except OSError:
+            # It has ended; `_receive` will find out.
+            pass
+
+    def _receive(self) -> Any:
+        assert self._pipe is not None
         worked = self._worked()
         rounds = 0
         while not self._pipe.poll(self._time_limit):
@@ -385,7 +407,7 @@ class Worker:
             before, worked = worked, self._worked()
             if worked - before < SIGN_OF_LIFE * self._time_limit or rounds >= MOST_ROUNDS:
                 self._kill()
-                raise Silent(name)
+                raise Silent(self._begun)
         return self._pipe.recv()
 
     def _worked(self) -> float:
@@ -520,10 +542,12 @@ class Units:
     suspect_owners: dict[Owner, Report] = field(default_factory=dict)
     _tables: OrderedDict[tuple[Owner, View | None], HomeTable] = field(default_factory=OrderedDict)
     _names: int = 0
+    _pending: dict[Owner, Sequence[View]] = field(default_factory=dict)
     _unanswered: _Unanswered = field(default_factory=_Unanswered)
 
     def read(self, path: bytes, identity: Identity | None = None, limit: int = 64 * 1024 * 1024) -> Found:
         """The file at `path`, as `identity` (None: as root); a hang is a failure for now."""
+        self.collect()
         try:
             found: Found = self.worker.ask("read", path, identity, limit)
         except Silent:
@@ -539,6 +563,7 @@ class Units:
             found: list[bool | FailedForNow] = self.worker.ask("qualify", some, identity, directory)
             return found
 
+        self.collect()
         answers: list[bool | FailedForNow] = []
         for batch in _batches(accounts):
             answers += self._each(
@@ -576,6 +601,7 @@ class Units:
         return self._or_all("mounted", paths)
 
     def _or_all(self, name: str, paths: Sequence[bytes]) -> list[bytes]:
+        self.collect()
         try:
             found: list[bytes] = self.worker.ask(name, paths)
         except Silent:
@@ -594,6 +620,9 @@ class Units:
         `others` are views of the same home that will be asked for later: it is read once for all.
         """
         known = self._known(owner, view)
+        if known is None and self._pending:
+            self.collect()
+            known = self._known(owner, view)
         if known is None:
             views = (view, *(one for one in others if one != view))
             ((found, report),) = self._each([owner], _home_of, lambda _: [self._asked_twice(owner, views)], _unread)
@@ -616,10 +645,12 @@ class Units:
             found: list[int] = self.worker.ask("sizes", some)
             return found
 
+        self.collect()
         return self._each(owners, _home_of, ask, lambda owner, reason: 0)
 
     def ahead(self, wanted: Iterable[tuple[Owner, Sequence[View]]]) -> None:
-        """Reads homes that will be wanted next in one go; what does not answer is left to `table`."""
+        """Begins to read homes that will be wanted next, in one go; what does not answer is left to `table`."""
+        self.collect()
         unanswered = self._unanswered
         asked = {
             owner: views
@@ -628,8 +659,17 @@ class Units:
         }
         if len(asked) < 2:
             return
+        self.worker.begin("tables", list(asked.items()))
+        self._pending = asked
+
+    def collect(self) -> None:
+        """Takes what was asked for ahead."""
+        asked, self._pending = self._pending, {}
+        if not asked:
+            return
+        unanswered = self._unanswered
         try:
-            answers = self.worker.ask("tables", list(asked.items()))
+            answers = self.worker.finish()
         except Silent:
             unanswered.silent(map(_home_of, asked))
             return
@@ -674,6 +714,7 @@ class Units:
             found: list[tuple[Outcome, list[Step]]] = self.worker.ask("judge", some, explain)
             return found
 
+        self.collect()
         answers: list[tuple[Outcome, list[Step]]] = []
         for batch in _batches(questions):
             answers += self._each(

@@ -31,6 +31,15 @@ class InProcess(Worker):
         self.asked.append(name)
         return getattr(self._reader, name)(*arguments)
 
+    def begin(self, name: str, *arguments: Any) -> None:
+        """Nothing is done before the answer is wanted."""
+        self._wanted = name, arguments
+
+    def finish(self) -> Any:
+        """The answer to what was begun."""
+        name, arguments = self._wanted
+        return self.ask(name, *arguments)
+
     def close(self) -> None:
         """Gives every descriptor back."""
         if self._reader is not None:

@@ -30,7 +30,7 @@ from rcptgen.programs.shellast import (
 )
 from rcptgen.programs.shellbuiltins import OUTSIDE, SPECIAL, USAGE
 from rcptgen.programs.shellcommands import MAX_NESTED, Commands
-from rcptgen.programs.shellparse import parse
+from rcptgen.programs.shellparse import parse, plain_command
 from rcptgen.programs.shellscan import NAME, ShellSyntaxError, Unsupported
 from rcptgen.programs.shellstate import (
     COMPLEX,
@@ -48,12 +48,13 @@ from rcptgen.programs.shellstate import (
     waited,
 )
 from rcptgen.programs.shellwords import UNTOUCHABLE, Expander, ShellEnds, Unknowable, constant
-from rcptgen.qmail.model import ANY_STATUS, UNKNOWN, Effect, Free, ProgramModel, Situation, Text
+from rcptgen.qmail.model import ANY_STATUS, UNKNOWN, Effect, Free, Presence, ProgramModel, Situation, Text
 from rcptgen.rules.outcome import Kind
 
 MAX_WORK = 5_000
 
 _ALWAYS_SET = (b"PATH", b"SENDER", b"NEWSENDER", b"RPLINE", b"UFLINE", b"DTLINE")
+_SUCCESSES = (frozenset({0}), frozenset({99}))
 _SAFE_TARGETS = frozenset({b"/dev/null", b"/dev/stdin", b"/dev/stdout", b"/dev/stderr"})
 _SAFE_COPIES = frozenset({b"0", b"1", b"2"})
 _EXPORTED = re.compile(rb"(" + NAME + rb")(=?)(.*)", re.DOTALL)
@@ -68,12 +69,49 @@ def run_line(line: bytes, situation: Situation, models: Mapping[bytes, ProgramMo
     """
     variables: dict[bytes, Text] = dict.fromkeys(_ALWAYS_SET, UNKNOWN)
     variables.update(situation.variables)
+    words = plain_command(line)
+    if words is not None and (model := models.get(words[0].rpartition(b"/")[2])) is not None:
+        found = _only(words, model, situation, variables, models)
+        if found is not None:
+            return found
     environment = Environment(variables, frozenset(variables))
     shell = _Shell(replace(situation, variables=variables), models, Work(MAX_WORK), depth=0)
     try:
         return effect(shell.script(line.partition(b"\0")[0], Path(environment)))
     except TooComplex:
         return Effect(ANY_STATUS, Kind.PROGRAM, COMPLEX, approximate=True)
+
+
+def _only(
+    words: tuple[bytes, ...],
+    model: ProgramModel,
+    situation: Situation,
+    variables: dict[bytes, Text],
+    models: Mapping[bytes, ProgramModel],
+) -> Effect | None:
+    """The effect of a line that is one program, without the walk; None where only that can tell."""
+    if situation.presence(words[0]) is not Presence.FOUND:
+        return None
+
+    def shell() -> tuple[_Shell, Path]:
+        path = Path(Environment(variables, frozenset(variables)))
+        return _Shell(replace(situation, variables=variables), models, Work(MAX_WORK), depth=0), path
+
+    def run(line: bytes) -> Effect:
+        own, path = shell()
+        return own.line(line, path)
+
+    def execute(given: Sequence[Text]) -> Effect:
+        own, path = shell()
+        return own.runner(path)(given)
+
+    found = model.run(words, Situation(variables, situation.presence, situation.look, run), execute)
+    # What Path.after, waited and effect make of one program and nothing else.
+    if found.statuses in _SUCCESSES and not found.approximate:
+        return found
+    statuses = frozenset(map(waited, found.statuses))
+    kind = found.kind if statuses & {0, 99} else Kind.PROGRAM
+    return replace(found, statuses=statuses, kind=kind, approximate=found.approximate or len(statuses) != 1)
 
 
 class _Shell(Commands):

@@ -78,7 +78,7 @@ def test(shell: Shell, words: Sequence[Text], path: Path) -> list[Path]:
         last = arguments.pop() if arguments else b""
         if last != b"]":
             return [path.ends(2, USAGE)] if isinstance(last, bytes) else path.splits((0, 1, 2), look(last))
-    evaluation = Test()
+    evaluation = Test(shell.situation.look, moved=path.environment.moved)
     statuses = evaluation.statuses(arguments)
     if len(statuses) > 1:
         return path.splits(statuses, evaluation.doubt)

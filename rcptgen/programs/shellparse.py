@@ -12,6 +12,7 @@ means that nothing runs.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from rcptgen.programs.shellast import (
     AndOr,
@@ -35,6 +36,10 @@ from rcptgen.programs.shellscan import NAME, Scanner, ShellSyntaxError, Unsuppor
 MAX_LINE = 1 << 17
 """Linux refuses to start a program with an argument of this size (MAX_ARG_STRLEN)."""
 
+LONGEST_PLAIN = 1024
+_CONSTANT = re.compile(rb"[A-Za-z0-9_./@%+,:=-]*")
+"""Unquoted text that no shell expands."""
+
 _REDIRECTION = re.compile(rb"[0-9]*(<<-?|<>|<&|<|>>|>\||>&|>)")
 _ASSIGNMENT = re.compile(rb"([A-Za-z_][A-Za-z0-9_]*)=")
 _FOREIGN_ASSIGNMENT = re.compile(rb"[A-Za-z_][A-Za-z0-9_]*(\+=|\[[^ \t\n;&|]*=)")
@@ -54,6 +59,35 @@ def parse(line: bytes) -> List | None:
     if len(line) >= MAX_LINE:
         raise Unsupported
     return _Parser(line).line()
+
+
+@lru_cache(maxsize=4096)
+def plain_command(line: bytes) -> tuple[bytes, ...] | None:
+    """The words of a line that is one program, called by its path, and constant words; else None.
+
+    Most lines of a mail host are of this sort, and the same ones over and over.
+    """
+    if len(line) > LONGEST_PLAIN:
+        return None
+    try:
+        tree = parse(line)
+    except (ShellSyntaxError, Unsupported):
+        return None
+    match tree:
+        case List(
+            items=(AndOr(first=Pipeline(negated=False, commands=(Simple() as command,)), rest=(), background=False),)
+        ):
+            pass
+        case _:
+            return None
+    if command.assignments or command.redirections or not command.words:
+        return None
+    words = []
+    for word in command.words:
+        if not all(isinstance(part, Literal) and (part.quoted or _CONSTANT.fullmatch(part.text)) for part in word):
+            return None
+        words.append(b"".join(part.text for part in word if isinstance(part, Literal)))
+    return tuple(words) if b"/" in words[0] else None
 
 
 class _Parser(Scanner):

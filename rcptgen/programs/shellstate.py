@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from rcptgen.qmail.model import ANY_STATUS, SIGNALLED, UNKNOWN, Effect, Free, Text, Unknown
+from rcptgen.qmail.model import ANY_STATUS, SIGNALLED, UNKNOWN, Effect, Free, Situation, Text, Unknown
 from rcptgen.rules.outcome import Kind
 
 MAX_PATHS = 128
@@ -234,6 +234,8 @@ class Path:
 
 class Shell(Protocol):
     """What the commands of a shell may ask of it."""
+
+    situation: Situation
 
     def command(self, words: Sequence[Text], path: Path) -> list[Path]:
         """Runs a built-in or a program."""

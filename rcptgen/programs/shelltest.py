@@ -12,11 +12,15 @@ up where an argument could be taken for an operator.
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Callable, Sequence
 
 from rcptgen.programs.shellstate import VARIABLE_TEST, ShellPid, VagueStatus, look
+from rcptgen.qmail.look import NO_LOOK, Look
 from rcptgen.qmail.model import Free, Text, Unknown
+from rcptgen.source.tree import FailedForNow, Failure, Status
 
 FILE_TEST = "test of a file"
 MAX_ARGUMENTS = 64
@@ -33,6 +37,20 @@ _NUMBER = re.compile(rb"-?[0-9]{1,18}")
 _ODD_NUMBER = re.compile(rb"[ \t]*[-+]?[0-9]+[ \t]*")
 
 
+_ACCESS = {b"-r": os.R_OK, b"-w": os.W_OK, b"-x": os.X_OK}
+_STATUS: dict[bytes, Callable[[Status], bool]] = {
+    b"-e": lambda status: True,
+    b"-f": lambda status: stat.S_ISREG(status.mode),
+    b"-d": lambda status: stat.S_ISDIR(status.mode),
+    b"-p": lambda status: stat.S_ISFIFO(status.mode),
+    b"-b": lambda status: stat.S_ISBLK(status.mode),
+    b"-c": lambda status: stat.S_ISCHR(status.mode),
+    b"-S": lambda status: stat.S_ISSOCK(status.mode),
+    b"-s": lambda status: status.size > 0,
+}
+"""The tests of a file that are answered; of others nobody knows."""
+
+
 class _Refused(Exception):
     """`test` says that it does not understand: status 2."""
 
@@ -42,11 +60,16 @@ class _Undecided(Exception):
 
 
 class Test:
-    """One evaluation; `doubt` says why an answer is None."""
+    """One evaluation; `doubt` says why an answer is None.
 
-    __slots__ = ("differs", "doubt")
+    Files are looked at with `look`; `moved`: the working directory is not the home.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_look", "_moved", "differs", "doubt")
+
+    def __init__(self, look_at: Look = NO_LOOK, *, moved: bool = False) -> None:
+        self._look = look_at
+        self._moved = moved
         self.doubt = ""
         self.differs = False
         """Whether some shell refuses what others answer."""
@@ -158,11 +181,21 @@ class Test:
             return _negated(self._filled(text))
         if operator in _FILE_UNARY:
             self.doubt = FILE_TEST
-            return None
+            return self._file(operator, text) if isinstance(text, bytes) else None
         # bash knows more operators than dash: -a, -o, -v, -N, -R.
         if isinstance(text, bytes) and not re.fullmatch(rb"-[a-zA-Z]", operator):
             raise _Refused
         raise _Undecided
+
+    def _file(self, operator: bytes, name: bytes) -> bool | None:
+        """What is said of a file, as the owner sees it."""
+        if not name.startswith(b"/") and (self._moved or not name):
+            return None if name else False
+        if operator in _ACCESS:
+            return _answer(self._look.accessible(name, _ACCESS[operator]), lambda status: True)
+        if operator in _STATUS:
+            return _answer(self._look.status(name), _STATUS[operator])
+        return None
 
     def _binary(self, left: Text, operator: bytes, right: Text) -> bool | None:
         if operator in _FILE_BINARY:
@@ -207,6 +240,12 @@ class Test:
             if (operator, right) in _FAILED:
                 return _FAILED[operator, right]
         raise _Undecided
+
+
+def _answer(found: Status | Failure, holds: Callable[[Status], bool]) -> bool | None:
+    if isinstance(found, Status):
+        return holds(found)
+    return None if isinstance(found, FailedForNow) else False
 
 
 def _vague_is(status: VagueStatus, text: bytes) -> bool | None:

@@ -10,7 +10,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice, starmap
+from itertools import chain, islice, repeat, starmap
 
 import cdbx
 
@@ -49,14 +49,25 @@ class CdbWriter:
         Raises PublishFailed for any error of writing, and for a file that would grow beyond
         the limit, before any of `records` is written.
         """
-        self.count += len(records)
-        self._size += sum(map(len, chain.from_iterable(records))) + len(records) * (RECORD + 2 * SLOT)
-        if self._size > self._limit:
-            raise PublishFailed(f"the cdb would grow beyond {self._limit} bytes; nothing of it is published")
+        self._grow(len(records), sum(map(len, chain.from_iterable(records))))
         try:
             deque(starmap(self._maker.add, records), maxlen=0)
         except (OSError, OverflowError, MemoryError) as error:
             raise _failed(error) from error
+
+    def put(self, keys: Sequence[bytes], value: bytes) -> None:
+        """Appends a record with `value` for each of `keys`, in their order.  Raises as `add`."""
+        self._grow(len(keys), sum(map(len, keys)) + len(keys) * len(value))
+        try:
+            deque(map(self._maker.add, keys, repeat(value)), maxlen=0)
+        except (OSError, OverflowError, MemoryError) as error:
+            raise _failed(error) from error
+
+    def _grow(self, count: int, size: int) -> None:
+        self.count += count
+        self._size += size + count * (RECORD + 2 * SLOT)
+        if self._size > self._limit:
+            raise PublishFailed(f"the cdb would grow beyond {self._limit} bytes; nothing of it is published")
 
     def finish(self) -> int:
         """The file is a whole cdb; returns how many records it has.  Raises PublishFailed."""

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from rcptgen.errors import Shortage
-from rcptgen.qmail.dotqmail import DEFAULT, Action, Instruction, Instructions, outcome, parse, safe_extension
+from rcptgen.qmail.dotqmail import (
+    DEFAULT,
+    MOST_LINES,
+    Action,
+    Instruction,
+    Instructions,
+    outcome,
+    parse,
+    safe_extension,
+)
 from rcptgen.qmail.environment import Variables
 from rcptgen.qmail.look import OwnersLook
 from rcptgen.qmail.model import QMAIL_PROGRAMS, Effect, Presence, Situation
@@ -42,6 +52,10 @@ MOST_ALIKE = 4096
 PATH_BYTES = 4096
 LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
+
+_NONE = Instructions(())
+_FORWARDS = re.compile(rb"((?:#[^\n\0]*\n)*)(?:&?[A-Za-z0-9_][^\n\0]{0,1000}(?:\n|\Z))+")
+"""A file of comments, and then of nothing but forwards to addresses that are not too long."""
 
 RunLine = Callable[[bytes, Situation], Effect]
 
@@ -85,7 +99,8 @@ class Trouble:
 class Judged:
     """A dot-qmail file that exists: its outcome where no variable can change that, else its instructions.
 
-    `size` and `work` are what reading it and one run of its lines cost.
+    An outcome without a file rests on this one: many files share it.  `size` and `work` are
+    what reading it and one run of its lines cost.
     """
 
     file: bytes
@@ -94,6 +109,11 @@ class Judged:
     default_delivery: bool = False
     size: int = 0
     work: int = 0
+
+    def answer(self) -> Outcome | None:
+        """The outcome where no variable can change that, with its file."""
+        fixed = self.fixed
+        return fixed if fixed is None or fixed.file else replace(fixed, file=self.file)
 
 
 class Home:
@@ -122,6 +142,8 @@ class Home:
         self._directory: Directory | None = None
         self._opened = False
         self.failure: FailedForNow | None = None
+        self._forward_kind = Kind.ALIAS if owner.user == settings.alias_user else Kind.FORWARD
+        self._forwarded: dict[int, Outcome] = {}
         self.troubles: list[Trouble] = []
         self._look = OwnersLook(tree, owner.home, self.identity, lambda: self.acting, self.note_failure, self._report)
 
@@ -251,12 +273,13 @@ class Home:
         return self._judged(path, found)
 
     def _judged(self, path: bytes, found: Regular) -> Judged:
+        plain = _FORWARDS.fullmatch(found.data) if len(found.data) <= 2 * MOST_LINES else None
+        if plain is not None:
+            return Judged(path, _NONE, self._forwards(plain[1].count(b"\n") + 1), size=len(found.data))
         key = found.data, bool(found.status.mode & stat.S_IXUSR)
         known = self.alike.get(key)
         if known is not None:
-            if known.fixed is None:
-                return replace(known, file=path)
-            return replace(known, file=path, fixed=replace(known.fixed, file=path), work=0)
+            return replace(known, file=path, work=known.work if known.fixed is None else 0)
         default_delivery = not found.data
         if default_delivery:
             instructions = parse(self.settings.default_delivery, forward_only=False)
@@ -271,11 +294,18 @@ class Home:
         """The file with its outcome, where that is the same for every address; the lines are not kept then."""
         judged.work = _work(judged.instructions)
         variables = Variables.free(self.settings.path, self.user, self.home)
-        first = self.outcome(judged, variables)
+        first = self.outcome(replace(judged, file=b""), variables)
         if not variables.touched:
             judged.fixed = first
-            judged.instructions = Instructions(())
+            judged.instructions = _NONE
         return judged
+
+    def _forwards(self, line: int) -> Outcome:
+        """The outcome of a file that only forwards, from `line` on."""
+        found = self._forwarded.get(line)
+        if found is None:
+            found = self._forwarded[line] = Outcome(Verdict.DELIVER, self._forward_kind, "forwards", line=line)
+        return found
 
     def default_delivery(self) -> Judged:
         """What stands for a missing `.qmail` of an owner without a dash: qmail-start's default delivery."""
@@ -303,14 +333,13 @@ class Home:
         return found
 
     def _ending(self, judged: Judged, variables: Variables, mailbox: Callable[[Instruction], bool]) -> Outcome:
-        forward_kind = Kind.ALIAS if self.user == self.settings.alias_user else Kind.FORWARD
         situation = Situation(variables.texts, self._presence, self._look)
         return outcome(
             judged.instructions,
             judged.file,
             mailbox=mailbox,
             program=lambda line: self._run_line(line, situation),
-            forward_kind=forward_kind,
+            forward_kind=self._forward_kind,
         )
 
     # -- what instructions lead to ------------------------------------------------------------
@@ -400,8 +429,9 @@ class Home:
                 name = self.path(b".qmail" + dash + safe)
                 return Outcome(Verdict.BOUNCE, Kind.NO_MAILBOX, "no dot-qmail file for this name", name)
             found = self.default_delivery()
-        if found.fixed is not None:
-            return found.fixed
+        answer = found.answer()
+        if answer is not None:
+            return answer
         default = extension[default_at:] if default_at >= 0 else None
         settings = self.settings
         variables = Variables.known(settings.path, self.user, self.home, local, host, extension, default)
@@ -441,4 +471,4 @@ def deferral(reason: str, file: bytes) -> Outcome:
 
 
 def _fixed(found: Outcome) -> Judged:
-    return Judged(found.file, Instructions(()), found)
+    return Judged(found.file, _NONE, found)

@@ -147,6 +147,8 @@ class _Enumeration:
         self._prefixes: dict[bytes, Outcome] = {}
         self._single: dict[tuple[bytes, bytes], Outcome] = {}
         self._shared: dict[Outcome, Outcome] = {}
+        # By the identity of an outcome, which is kept alive with it: that of most files is one object.
+        self._shapes: dict[int, tuple[Outcome, Outcome]] = {}
         self._stem = b".qmail" + dash
         self._view_matters = False
         self._tails: dict[bytes, Table] = {}
@@ -307,9 +309,15 @@ class _Enumeration:
 
     def _intern(self, found: Outcome, judged: Judged) -> Outcome:
         """One object for all files that say the same: the name completes the path (Outcome.named_from)."""
-        if judged.file == found.file:
-            found = replace(found, file=self._home.path(self._stem), named_from=0)
-        return self._shared.setdefault(found, found)
+        known = self._shapes.get(id(found))
+        if known is not None:
+            return known[1]
+        shape = found
+        if found.file in (b"", judged.file):
+            shape = replace(found, file=self._home.path(self._stem), named_from=0)
+        shape = self._shared.setdefault(shape, shape)
+        self._shapes[id(found)] = found, shape
+        return shape
 
     def _one(self, judged: Judged, extension: bytes) -> Outcome:
         """The outcome at one safe extension, whichever spelling (case, dot or colon) reaches it."""
@@ -323,8 +331,9 @@ class _Enumeration:
 
     def _default(self, judged: Judged, prefix: bytes) -> None:
         """The rules for every extension below `prefix`."""
-        if judged.fixed is not None:
-            self._prefixes[prefix] = judged.fixed
+        answer = judged.answer()
+        if answer is not None:
+            self._prefixes[prefix] = answer
             return
         self._runs_left = MOST_RUNS
         singles: dict[tuple[bytes, bytes], Outcome] = {}

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from rcptgen.rules.outcome import Outcome
 
 SEPARATOR = b"\n"
+ASKED_BEFORE_INDEX = 8
+"""Look-ups for which the names are searched; an index of a million names is only made for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,28 @@ class Names:
         else:
             out |= {name for name in names if name in self}
         return Names(name for name in self if name not in out) if out else self
+
+    def ending_with(self, end: bytes) -> list[bytes]:
+        """Every name that ends with `end`."""
+        found = [name for name in self._odd if name.endswith(end)]
+        joined = self._joined
+        if joined is not None and (joined.endswith(end) or end + SEPARATOR in joined):
+            found += [name for name in joined.split(SEPARATOR) if name.endswith(end)]
+        return found
+
+    def stretches(self, size: int) -> Iterator[list[bytes]]:
+        """All names, about `size` at a time, without holding all of them apart at once."""
+        joined = self._joined
+        if joined is not None:
+            step = max(len(joined) * size // max(self.count, 1), 1)
+            at = 0
+            while at <= len(joined):
+                end = joined.find(SEPARATOR, at + step)
+                end = len(joined) if end < 0 else end
+                yield joined[at:end].split(SEPARATOR)
+                at = end + 1
+        if self._odd:
+            yield list(self._odd)
 
     def below(self, beginning: bytes) -> Names:
         """These names with `beginning` put in front of each."""
@@ -131,7 +155,7 @@ class Names:
 class Table:
     """Exact and prefix rules over one space of names; total once it has a rule for the empty prefix."""
 
-    __slots__ = ("_index", "_longest", "groups", "prefixes")
+    __slots__ = ("_asked", "_index", "_longest", "groups", "prefixes")
 
     def __init__(self, exact: Mapping[bytes, Outcome], prefixes: Mapping[bytes, Outcome]) -> None:
         by_outcome: dict[Outcome, list[bytes]] = {}
@@ -140,6 +164,7 @@ class Table:
         self.groups: dict[Outcome, Names] = {outcome: Names(names) for outcome, names in by_outcome.items()}
         self.prefixes: dict[bytes, Outcome] = dict(prefixes)
         self._index: dict[bytes, Outcome] | None = None
+        self._asked = 0
         self._longest = -1
 
     @classmethod
@@ -182,6 +207,9 @@ class Table:
     def exactly(self, name: bytes) -> Outcome | None:
         """The exact rule for `name`, or None."""
         if self._index is None:
+            self._asked += 1
+            if self._asked <= ASKED_BEFORE_INDEX:
+                return next((outcome for outcome, names in self.groups.items() if name in names), None)
             self._index = dict(self.exact())
         return self._index.get(name)
 

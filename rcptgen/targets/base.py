@@ -9,7 +9,8 @@ from typing import Protocol
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
 
-Record = tuple[bytes, bytes]
+Batch = tuple[Sequence[bytes], bytes]
+"""Keys, in the order of the file, and the value that all of them have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,9 @@ class Unsayable:
 
 @dataclass(slots=True)
 class Lowered:
-    """One domain in the terms of a target."""
+    """One domain in the terms of a target; `batches` are made as they are asked for, once."""
 
-    records: list[Record]
+    batches: Iterable[Batch]
     widened: list[Widened]
     unsayable: list[Unsayable]
     exact: int = 0
@@ -90,8 +91,8 @@ class Reader(Protocol):
 class Writer(Protocol):
     """A file on its way."""
 
-    def add(self, records: Sequence[Record]) -> None:
-        """Appends records.  Raises PublishFailed where they cannot be written."""
+    def put(self, keys: Sequence[bytes], value: bytes) -> None:
+        """Appends a record for each key.  Raises PublishFailed where they cannot be written."""
         ...
 
     def finish(self) -> int:
@@ -108,7 +109,7 @@ class Target(Protocol):
         """The records that say `table` for `domain`: accepting more where they must, never less."""
         ...
 
-    def bare(self, names: Iterable[bytes]) -> list[Record]:
+    def bare(self, names: Iterable[bytes]) -> Batch:
         """The records for addresses without a domain."""
         ...
 

@@ -11,19 +11,21 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import cdbx
 
 from rcptgen.errors import UsageTrouble
 from rcptgen.publish.cdb import CdbWriter, DamagedCdb, read_cdb
 from rcptgen.rules.outcome import Outcome
-from rcptgen.rules.table import Table
-from rcptgen.targets.base import Answer, Line, Lowered, Record, Unsayable, Widened, rule_text
+from rcptgen.rules.table import Names, Table
+from rcptgen.targets.base import Answer, Batch, Line, Lowered, Unsayable, Widened, rule_text
 
 DEFAULT = b"default"
 # Readers such as Postfix stumble over an empty value, so an acceptance has one.
 ACCEPT = b"1"
 REFUSE = b"-"
+BATCH = 20_000
 
 
 class Validrcptto:
@@ -35,12 +37,12 @@ class Validrcptto:
         self._break = break_
 
     def lower(self, domain: bytes, table: Table) -> Lowered:
-        """The records that say `table` for `domain`, sorted by key; see `Lowering`."""
+        """The records that say `table` for `domain`, sorted by key but for very many names; see `Lowering`."""
         return Lowering(self._break, domain, table).run()
 
-    def bare(self, names: Iterable[bytes]) -> list[Record]:
+    def bare(self, names: Iterable[bytes]) -> Batch:
         """The records for addresses without a domain, which are looked up whole."""
-        return [(name, ACCEPT) for name in sorted(names)]
+        return sorted(names), ACCEPT
 
     def writer(self, descriptor: int) -> CdbWriter:
         """A cdb of the records, in their order."""
@@ -71,47 +73,56 @@ class Lowering:
 
     def run(self) -> Lowered:
         """The records, what they widen and what they leave out."""
-        ordinary: list[tuple[Outcome, list[bytes]]] = []
-        doubles: list[tuple[bytes, Outcome]] = []
+        doubles: dict[bytes, Outcome] = {}
         for outcome, names in self._table.groups.items():
-            plain = [name for name in names if not self._is_default(name)]
-            if len(plain) < len(names):
-                doubles += [(name, outcome) for name in names if self._is_default(name)]
-            ordinary.append((outcome, plain))
+            if self._break:
+                doubles.update((name, outcome) for name in names.ending_with(self._break + DEFAULT))
         self._prefixes()
         # Acceptances first: they widen what a refusal is then measured against.
-        for name, outcome in sorted(doubles, key=lambda pair: (not pair[1].accepted, pair[0])):
+        for name, outcome in sorted(doubles.items(), key=lambda pair: (not pair[1].accepted, pair[0])):
             self._double(name, outcome)
         self._lost()
-        records = [(self._key(prefix), ACCEPT if said else REFUSE) for prefix, said in self._kept()]
-        wildcards = sum(value is ACCEPT for _, value in records)
-        exact, refusals = 0, len(records) - wildcards
-        for outcome, plain in ordinary:
-            before = len(records)
-            records += self._names(outcome, plain)
-            if outcome.accepted:
-                exact += len(records) - before
-            else:
-                refusals += len(records) - before
-        records.sort()
-        return Lowered(records, self._widened, self._unsayable, exact, wildcards, refusals)
-
-    def _names(self, outcome: Outcome, names: list[bytes]) -> Iterator[Record]:
         at = b"@" + self._domain
-        empty = b"" in names
-        if empty:
-            self._empty(outcome)
-        if outcome.widened and outcome.accepted:
-            for name in names:
-                self._widen(name + at, name, False, outcome, outcome.reason)
-        if outcome.accepted:
-            for name in names:
-                if name:
-                    yield name + at, ACCEPT
-        elif any(self._said.values()):
-            for name in names:
-                if name and self._answer(name)[1]:
-                    yield name + at, REFUSE
+        accepted: list[bytes] = []
+        refused: list[bytes] = []
+        for prefix, said in self._kept():
+            (accepted if said else refused).append(self._key(prefix))
+        wildcards, exact = len(accepted), 0
+        many: list[Names] = []
+        left_out = {b"", *doubles}
+        hides = any(self._said.values())
+        for outcome, names in self._table.groups.items():
+            if b"" in names:
+                self._empty(outcome)
+            if outcome.widened and outcome.accepted:
+                for name in names:
+                    if name not in doubles:
+                        self._widen(name + at, name, False, outcome, outcome.reason)
+            if not outcome.accepted:
+                if hides:
+                    refused += [n + at for n in names if n not in left_out and self._answer(n)[1]]
+                continue
+            plain = names.without(left_out, ())
+            exact += len(plain)
+            if len(plain) > BATCH:
+                many.append(plain)
+            else:
+                accepted += [name + at for name in plain]
+        batches = self._batches(accepted, refused, many)
+        return Lowered(batches, self._widened, self._unsayable, exact, wildcards, len(refused))
+
+    def _batches(self, accepted: list[bytes], refused: list[bytes], many: list[Names]) -> Iterator[Batch]:
+        if not refused:
+            yield sorted(accepted), ACCEPT
+        else:
+            values = dict.fromkeys(accepted, ACCEPT) | dict.fromkeys(refused, REFUSE)
+            for value, keys in groupby(sorted(values), values.__getitem__):
+                yield list(keys), value
+        at = b"@" + self._domain
+        # A million names are never spelled out at once, nor put in one order with the others.
+        for names in many:
+            for some in names.stretches(BATCH):
+                yield [name + at for name in some], ACCEPT
 
     def _empty(self, outcome: Outcome) -> None:
         """The empty local part: its key is the one for the whole domain."""
@@ -185,9 +196,6 @@ class Lowering:
         return prefix + DEFAULT + b"@" + self._domain if prefix else b"@" + self._domain
 
     # -- names that end in -default --------------------------------------------------------
-
-    def _is_default(self, name: bytes) -> bool:
-        return bool(self._break) and name.endswith(self._break + DEFAULT)
 
     def _double(self, name: bytes, outcome: Outcome) -> None:
         prefix = name[: -len(DEFAULT)]

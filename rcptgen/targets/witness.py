@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Line, Reader
@@ -53,16 +54,20 @@ class Proof:
                     yield local + at, local
 
     def _boundaries(self, table: Table) -> Iterator[tuple[bytes, bool]]:
-        for name in table.prefixes:
-            if self._taken():
-                yield name, True
-        for name, _ in table.exact():
-            if self._taken():
+        for name in self._taken(table.prefixes, len(table.prefixes)):
+            yield name, True
+        for names in table.groups.values():
+            for name in self._taken(names, len(names)):
                 yield name, False
 
-    def _taken(self) -> bool:
-        self._rules += 1
-        return self.full or len(self._wanted) < SAMPLE or self._rules % SPARSE == 0
+    def _taken(self, names: Iterable[bytes], count: int) -> Iterable[bytes]:
+        """The names that are used of `count`, which come in any order."""
+        before = self._rules
+        self._rules += count
+        if self.full or len(self._wanted) < SAMPLE:
+            return names
+        first = -before % SPARSE
+        return islice(names, first, None, SPARSE) if first < count else ()
 
     def __len__(self) -> int:
         return len(self._wanted)

@@ -59,6 +59,13 @@ class Deaf(Worker):
         answers = [self._answer(name, one) for one in things]
         return answers[0] if name == "table" else answers
 
+    def begin(self, name: str, *arguments: Any) -> None:
+        self.wanted = name, arguments
+
+    def finish(self) -> Any:
+        name, arguments = self.wanted
+        return self.ask(name, *arguments)
+
     def _home(self, one: Account | Owner | Question | tuple[Owner, Sequence[View]]) -> bytes:
         if isinstance(one, Question):
             return one.owner.home

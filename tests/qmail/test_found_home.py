@@ -214,7 +214,7 @@ def test_files_that_say_the_same_are_judged_once(tmp_path: Path, monkeypatch: py
         return real(data, forward_only=forward_only)
 
     monkeypatch.setattr(home, "parse", parse)
-    laid = Laid(tmp_path / "root", {**CONTROL, **{f"~joe/.qmail-{n}": "a\n" * 100 for n in range(5)}})
+    laid = Laid(tmp_path / "root", {**CONTROL, **{f"~joe/.qmail-{n}": "./a\n" * 100 for n in range(5)}})
     with home_of_joe(laid.root) as joe:
         table = home_table(joe, b"-", VIEW).table
     assert len(parsed) == 1

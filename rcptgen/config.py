@@ -110,8 +110,8 @@ class Plugins(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.programs or self.targets:
-            raise ValueError("plugins are not available in this version")
+        if self.targets:
+            raise ValueError("targets of others are not available in this version")
 
 
 class Output(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

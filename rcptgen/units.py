@@ -25,10 +25,11 @@ from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
 from rcptgen.programs import builtin_models
 from rcptgen.programs.shell import run_line
+from rcptgen.programs.shellparse import plain_command
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
-from rcptgen.qmail.hometable import HomeTable, home_table
-from rcptgen.qmail.model import Effect, Situation
+from rcptgen.qmail.hometable import HomeTable, home_tables
+from rcptgen.qmail.model import Effect, Preparing, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
@@ -141,18 +142,27 @@ class Reader:
     def __init__(self, session: _Session) -> None:
         self._tree = SourceTree(session.root, access=session.access, record=False)  # type: ignore[arg-type]
         self._settings = session.settings
-        self._models = builtin_models(session.config)
+        self._models = builtin_models(session.config, root=session.root)
+        self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
+        self._hanging: set[bytes] = set()
         self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
         self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
 
     def _run_line(self, line: bytes, situation: Situation) -> Effect:
         return run_line(line, situation, self._models)
 
+    def _opened(self, owner: Owner) -> Home:
+        return Home(self._tree, owner, self._settings, self._run_line, plain=self._is_plain, hanging=self._hanging)
+
+    def _is_plain(self, line: bytes) -> bool:
+        words = plain_command(line)
+        return words is not None and words[0].rpartition(b"/")[2] in self._models
+
     def _home(self, owner: Owner) -> Home:
         key = (owner.user, owner.uid, owner.gid, owner.home)
         home = self._homes.get(key)
         if home is None:
-            home = self._homes[key] = Home(self._tree, owner, self._settings, self._run_line)
+            home = self._homes[key] = self._opened(owner)
             if len(self._homes) > MOST_HOMES:
                 oldest, dropped = self._homes.popitem(last=False)
                 dropped.close()
@@ -230,13 +240,11 @@ class Reader:
 
         Nothing of it is kept: the tables are the parent's to keep.
         """
-        home = Home(self._tree, owner, self._settings, self._run_line)
+        for model in self._preparing:
+            model.prepare()
+        home = self._opened(owner)
         try:
-            found = []
-            for view in views:
-                found.append(home_table(home, owner.dash, view))
-                if not found[-1].view_matters:
-                    break
+            found = home_tables(home, owner.dash, views)
             return found, self._report(owner, home, found[0].table)
         finally:
             home.close()
@@ -249,7 +257,7 @@ class Reader:
         """How many dot-qmail files each home has; none where that cannot be seen."""
         found = []
         for owner in owners:
-            home = Home(self._tree, owner, self._settings, self._run_line)
+            home = self._opened(owner)
             try:
                 found.append(len(home.listing() or ()))
             except IdentityUnavailable:

@@ -20,11 +20,21 @@ find_python() {  # prints a Python of 3.11 or later
 
 apt_works() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
-apt_install() {  # installs Debian packages; the list is refreshed once where that is needed
-    local options=(-qq -y --no-install-recommends -o DPkg::Lock::Timeout=120)
+apt_install() {  # installs Debian packages; the list is refreshed once where that is needed; starts no service
+    local options=(-qq -y --no-install-recommends -o DPkg::Lock::Timeout=120) policy=/usr/sbin/policy-rc.d made= status=0
     export DEBIAN_FRONTEND=noninteractive
-    apt-get "${options[@]}" install "$@" >/dev/null 2>&1 && return
-    apt-get -qq update >/dev/null && apt-get "${options[@]}" install "$@" >/dev/null
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy" && made=1
+    fi
+    apt-get "${options[@]}" install "$@" >/dev/null 2>&1 ||
+        { apt-get -qq update >/dev/null && apt-get "${options[@]}" install "$@" >/dev/null; } || status=$?
+    [ -z "$made" ] || rm -f "$policy"
+    return "$status"
+}
+
+leave_off() {  # a service that came with a package is not to start with the machine either
+    command -v systemctl >/dev/null && systemctl --quiet disable "$@" >/dev/null 2>&1
+    return 0
 }
 
 make_venv() {  # an empty virtual environment at $1, with a pip that knows dependency groups

@@ -26,6 +26,7 @@ from typing import Any
 import hypothesis
 import parts
 import pytest
+from databases import Databases, running
 
 import rcptgen
 
@@ -118,6 +119,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def part() -> Callable[[str], None]:
     """`part("tinycdb")` skips the test, loudly, where the machine lacks that part."""
     return _need
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """The database servers of this run, each started when a test first wants it."""
+    found = Databases(tmp_path_factory.mktemp("databases"))
+    yield found
+    found.close()
 
 
 # --- Guards ------------------------------------------------------------------------------------
@@ -263,7 +272,7 @@ def _guards(
     if _identity() != identity:
         faults.append(f"ended as {_identity()}, began as {identity} (uids, gids, groups, umask)")
     faults += [f"left a thread: {thread!r}" for thread in _gone(lambda: set(threading.enumerate()) - threads)]
-    for pid in _gone(lambda: _children() - children):
+    for pid in _gone(lambda: _children() - children - set(running())):
         faults.append(f"left a child process: {pid}")
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)

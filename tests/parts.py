@@ -16,6 +16,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from databases import missing_mariadb, missing_postgresql
+
 import rcptgen
 
 HERE = Path(__file__).resolve().parent
@@ -66,6 +68,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "tinycdb": lambda: _program("cdb", "tinycdb"),
     "strace": lambda: _program("strace", "strace", "-o", "/dev/null", "true"),
     "systemd": lambda: _program("systemd-analyze", "systemd", "--version"),
+    "mariadb": missing_mariadb,
+    "postgresql": missing_postgresql,
     "wheel": _wheel,
     "vectors": _vectors,
     "checkout": _checkout,

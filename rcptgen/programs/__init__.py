@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from rcptgen.config import Config
+from rcptgen.programs.dotforward import DotForward
+from rcptgen.programs.ezmlm import MANAGER
+from rcptgen.programs.ezmlm_dispatch import Dispatch
+from rcptgen.programs.ezmlm_posting import POSTING
+from rcptgen.programs.fastforward import FastForward
+from rcptgen.programs.plugins import plugin_models
 from rcptgen.programs.qmailtools import BounceSaying, CondRedirect, Except, Forward, Preline, QReceipt
+from rcptgen.programs.responders import Autorespond, Mailman, Safecat
+from rcptgen.programs.vdelivermail import VDeliverMail
+from rcptgen.programs.vmailmgr import VDeliver
 from rcptgen.qmail.model import ProgramModel
 
 
-def builtin_models(config: Config | None = None) -> dict[bytes, ProgramModel]:
-    """The models that come with rcptgen, by the last part of the program's path, for a host configured so.
+def builtin_models(config: Config | None = None, *, root: bytes = b"/") -> dict[bytes, ProgramModel]:
+    """The models for a host below `root` configured so, by the last part of the program's path.
 
-    Whoever adds models of others puts them into this mapping; the shell knows programs
-    by nothing else.
+    Those that come with rcptgen, and in front of them those of others that `[plugins]`
+    names; raises ConfigurationError where one of them is not there.
     """
     config = config or Config()
     models: list[ProgramModel] = [
@@ -21,5 +30,15 @@ def builtin_models(config: Config | None = None) -> dict[bytes, ProgramModel]:
         Forward(),
         Preline(),
         QReceipt(),
+        FastForward(),
+        DotForward(),
+        Autorespond(),
+        Mailman(),
+        Safecat(),
+        *MANAGER,
+        *POSTING,
+        Dispatch(lambda: builtin_models(config, root=root)),
+        VDeliver(config.qmail.directory.encode()),
+        VDeliverMail(config, root),
     ]
-    return {name: model for model in models for name in model.names}
+    return {name: model for model in models for name in model.names} | plugin_models(config.plugins.programs)

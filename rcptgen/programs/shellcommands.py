@@ -8,10 +8,23 @@ from dataclasses import replace
 from typing import Self
 
 from rcptgen.programs.shellbuiltins import ORDINARY, OUTSIDE, PROGRAMS, SPECIAL
-from rcptgen.programs.shellstate import COMPLEX, CONSTRUCT, NO_MODEL, End, Path, Work, effect, look, merge, waited
+from rcptgen.programs.shellstate import (
+    COMPLEX,
+    CONSTRUCT,
+    NO_MODEL,
+    End,
+    Path,
+    TooComplex,
+    Work,
+    effect,
+    look,
+    merge,
+    waited,
+)
 from rcptgen.qmail.model import ANY_STATUS, QMAIL_PROGRAMS, Effect, Presence, ProgramModel, Runner, Situation, Text
 from rcptgen.rules.outcome import Kind
 
+LINE_WORK = 1_000
 MAX_NESTED = 6
 """Programs that start programs; deeper ones are not followed."""
 
@@ -112,7 +125,12 @@ class Commands(ABC):
         """What `/bin/sh -c text` comes to when a program of this shell starts it."""
         if self.depth > MAX_NESTED:
             return Effect(ANY_STATUS, Kind.PROGRAM, COMPLEX, approximate=True)
-        return effect(self.child().script(text.partition(b"\0")[0], Path(path.environment)))
+        # A budget of its own: an alias database runs many lines, and caps them itself.
+        child = type(self)(self.situation, self.models, Work(LINE_WORK), depth=self.depth + 1)
+        try:
+            return effect(child.script(text.partition(b"\0")[0], Path(path.environment)))
+        except TooComplex:
+            return Effect(ANY_STATUS, Kind.PROGRAM, COMPLEX, approximate=True)
 
     def runner(self, path: Path) -> Runner:
         """Runs what a program starts by itself: with execvp, so without built-ins."""

@@ -203,6 +203,6 @@ def _worst_case(paths: _Paths, *, is_list: bool) -> Outcome:
         return replace(found, widened=True) if paths.widened else found
     found_or_none = paths.deferred or paths.bounced
     assert found_or_none is not None, "every sequence ends somewhere"
-    if paths.deferred is not None and paths.bounced is not None:
-        return replace(paths.deferred, approximate=True)
+    if paths.deferred is not None and (paths.bounced is not None or paths.widened):
+        return replace(paths.deferred, approximate=paths.bounced is not None, widened=paths.widened)
     return found_or_none

@@ -108,16 +108,21 @@ class Variables:
             (b"RECIPIENT", b"", b"@" + view.host),
             (b"DTLINE", DTLINE.lower(), b"@" + view.host + b"\n"),
         ):
-            if view.name is None or isinstance(extension, bytes):
-                self.texts[name] = UNKNOWN
-            else:
-                self.texts[name] = derived = Derived(extension, before + view.name, view.pre, after)
-                self._derived.append(derived)
+            self.texts[name] = self._local(view, extension, before, after)
         if isinstance(default, Free):
             self._frees.append(default)
         if default is not None:
             self.texts[b"DEFAULT"] = default
         return self
+
+    def _local(self, view: View, extension: bytes | Free, before: bytes, after: bytes) -> Text:
+        """A text with the local name in it, as far as the extension tells it."""
+        if view.name is None:
+            return UNKNOWN
+        free = extension if isinstance(extension, Free) else Free(lowered=extension.lower())
+        derived = Derived(free, before + view.name, view.pre, after)
+        self._derived.append(derived)
+        return derived
 
     def _set_extension(self, extension: bytes) -> None:
         self.texts[b"EXT"] = rest = extension

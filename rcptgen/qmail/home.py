@@ -25,7 +25,7 @@ from rcptgen.qmail.environment import Variables
 from rcptgen.qmail.look import OwnersLook
 from rcptgen.qmail.model import QMAIL_PROGRAMS, Effect, Presence, Situation
 from rcptgen.qmail.users import Owner
-from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.outcome import HOME_STICKY, HOME_WRITABLE, Kind, Outcome, Verdict
 from rcptgen.source.tree import (
     Absent,
     Directory,
@@ -122,9 +122,23 @@ class Home:
     `failure` is the first error, if any, of a source that could not be read for now
     (EIO, ESTALE, a dead mount): what was answered since is then no basis for a refusal.
     Raises Shortage where we ourselves ran out of descriptors or memory.
+
+    `plain` says whether a line is one program and nothing else, so that its effect is that of
+    the program.  `hanging` remembers, for all homes, contents that hang on the address.
     """
 
-    def __init__(self, tree: SourceTree, owner: Owner, settings: Settings, run_line: RunLine) -> None:
+    def __init__(
+        self,
+        tree: SourceTree,
+        owner: Owner,
+        settings: Settings,
+        run_line: RunLine,
+        *,
+        plain: Callable[[bytes], bool] = lambda line: False,
+        hanging: set[bytes] | None = None,
+    ) -> None:
+        self.plain = plain
+        self._hanging = set() if hanging is None else hanging
         self.tree = tree
         self.user = owner.user
         self.home = owner.home
@@ -188,9 +202,9 @@ class Home:
         if not isinstance(found, Directory):
             return deferral(f"cannot enter the home directory: {os.strerror(found.errno)}", home)
         if found.status.mode & self.settings.forbidden_modes:
-            return deferral("the home directory is writable", home)
+            return deferral(HOME_WRITABLE, home)
         if found.status.mode & stat.S_ISVTX:
-            return deferral("the home directory is sticky", home)
+            return deferral(HOME_STICKY, home)
         return None
 
     def close(self) -> None:
@@ -285,7 +299,13 @@ class Home:
             instructions = parse(self.settings.default_delivery, forward_only=False)
         else:
             instructions = parse(found.data, forward_only=key[1])
-        judged = self._first(Judged(path, instructions, default_delivery=default_delivery, size=len(found.data)))
+        judged = Judged(path, instructions, default_delivery=default_delivery, size=len(found.data))
+        if found.data in self._hanging and instructions.lines:
+            judged.work = _work(instructions)
+        else:
+            judged = self._first(judged)
+            if judged.fixed is None and judged.size <= BYTES_ALLOWED and len(self._hanging) < MOST_ALIKE:
+                self._hanging.add(found.data)
         if self.acting and judged.size <= BYTES_ALLOWED and len(self.alike) < MOST_ALIKE:
             self.alike[key] = judged
         return judged
@@ -331,6 +351,17 @@ class Home:
         if judged.default_delivery and found.verdict is Verdict.DELIVER:
             return replace(found, kind=Kind.DEFAULT_DELIVERY, reason="the default delivery", line=0)
         return found
+
+    def composed(self, judged: Judged, effect: Effect) -> Outcome:
+        """What the instructions come to where their only program line has `effect`."""
+        instructions = judged.instructions
+        return outcome(
+            instructions,
+            judged.file,
+            mailbox=self._mailbox,
+            program=lambda line: effect,
+            forward_kind=self._forward_kind,
+        )
 
     def _ending(self, judged: Judged, variables: Variables, mailbox: Callable[[Instruction], bool]) -> Outcome:
         situation = Situation(variables.texts, self._presence, self._look)

@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
-from operator import itemgetter
 
-from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
+from rcptgen.qmail.dotqmail import DEFAULT, Action, safe_extension
 from rcptgen.qmail.environment import Variables, View
-from rcptgen.qmail.home import Home, Judged, deferral
+from rcptgen.qmail.home import Home, Judged
+from rcptgen.qmail.homewalk import Unlisted, Walk, is_default
 from rcptgen.qmail.model import Effect, Effects, Free
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Names, Table
-from rcptgen.source.tree import Directory, EntryType, FailedForNow, IdentityUnavailable, Refused
+from rcptgen.source.tree import IdentityUnavailable
 
-MOST_NAMES = 2_000_000
-DEEPEST = 40
-MOST_DIRECTORIES = 256
 MOST_COLONS = 4
 """Dots or colons in a name up to which every spelling is told apart."""
 MOST_RUNS = 20_000
 """Lines that one file may have run for all the constants it asks for."""
-
-BYTES_ALLOWED = 4096
-MOST_BYTES = 64 << 20
-WORK_ALLOWED = 200
-MOST_WORK = 1_000_000
-"""What the files of a home may cost beyond an allowance for each: bytes to read, and work with lines."""
 
 _LETTERS = [bytes((letter,)) for letter in b"abcdefghijklmnopqrstuvwxyz"]
 _TWO_WAYS = [*_LETTERS, b":"]
@@ -92,20 +83,37 @@ class HomeTable:
         return HomeTable(table, self.view_matters, tails, frozenset(split))
 
 
-def home_table(home: Home, dash: bytes, view: View) -> HomeTable:
-    """The outcome of every extension of a home, as `view` shows it."""
+def home_tables(home: Home, dash: bytes, views: Sequence[View]) -> list[HomeTable]:
+    """The outcome of every extension of a home, as each of `views` shows it; the files are read once.
+
+    One table where the views do not matter, or the first of them says so.
+    """
     state = home.state()
     if state is not None:
-        return HomeTable(Table({}, {b"": state}))
+        return [HomeTable(Table({}, {b"": state}))]
     home.acting = True
     try:
         with home.tree.acting_as(home.identity):
-            return _Enumeration(home, dash, view).run()
+            return _tables(home, dash, views)
     except IdentityUnavailable:
-        return HomeTable(Table({}, {b"": home.without_identity()}))
+        return [HomeTable(Table({}, {b"": home.without_identity()}))]
     finally:
         home.acting = False
         home.alike.clear()
+
+
+def _tables(home: Home, dash: bytes, views: Sequence[View]) -> list[HomeTable]:
+    found: list[HomeTable] = []
+    try:
+        walk = Walk(home, dash)
+        for view in views:
+            found.append(_Judging(walk, view).run())
+            if not found[-1].view_matters:
+                break
+    except Unlisted as why:
+        one = Outcome(Verdict.DELIVER, Kind.UNKNOWN, str(why), home.home, widened=True)
+        return [HomeTable(Table({}, {b"": one}))]
+    return found
 
 
 def spellings(name: bytes) -> Iterator[bytes]:
@@ -125,70 +133,31 @@ def _either_way(outcome: Outcome) -> Outcome:
     return Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, outcome.file, outcome.line, widened=True)
 
 
-_CROWDED = "more dot-qmail files than are judged one by one"
-
-
-class _Unlisted(Exception):
-    """Something about a home that keeps its files from being judged one by one."""
-
-
 class _TooManyRuns(Exception):
     """A file asks for more constants than its lines can be run with."""
 
 
-class _Enumeration:
-    """One run through a home's directory for one dash and domain."""
+class _Judging:
+    """The files of a home that an address can change, asked for all addresses of one view."""
 
-    def __init__(self, home: Home, dash: bytes, view: View) -> None:
-        self._home = home
-        self._dash = dash
+    def __init__(self, walk: Walk, view: View) -> None:
+        self._walk = walk
+        self._home = walk.home
+        self._dash = walk.dash
         self._view = view
-        self._exact: dict[bytes, Outcome] = {}
-        self._prefixes: dict[bytes, Outcome] = {}
+        self._exact = dict(walk.exact)
+        self._prefixes = dict(walk.prefixes)
         self._single: dict[tuple[bytes, bytes], Outcome] = {}
-        self._shared: dict[Outcome, Outcome] = {}
-        # By the identity of an outcome, which is kept alive with it: that of most files is one object.
-        self._shapes: dict[int, tuple[Outcome, Outcome]] = {}
-        self._stem = b".qmail" + dash
         self._view_matters = False
         self._tails: dict[bytes, Table] = {}
         self._split: set[bytes] = set()
-        self._device = -1
-        self._bytes_left = MOST_BYTES
-        self._work_left = MOST_WORK
-        self._work_allowed = WORK_ALLOWED
         self._runs_left = 0
 
     def run(self) -> HomeTable:
-        """The table; one rule for everything where the home is more than can be judged."""
-        try:
-            return self._run()
-        except _Unlisted as why:
-            one = Outcome(Verdict.DELIVER, Kind.UNKNOWN, str(why), self._home.home, widened=True)
-            return HomeTable(Table({}, {b"": one}))
-
-    def _run(self) -> HomeTable:
-        home = self._home
-        directory = home.directory()
-        if isinstance(directory, Directory):
-            self._device = directory.status.device
-        where, _, first = self._stem.rpartition(b"/")
-        listing = home.listing() if not where else None
-        if not where and listing is None:
-            raise _Unlisted(_CROWDED if home.crowded else "the home directory cannot be listed")
-        pending: list[tuple[bytes, bytes, tuple[tuple[int, int], ...]]] = []
-        if listing is not None:
-            self._take(listing.items(), b"", first, b"", pending, ())
-        else:
-            pending.append((where, b"", ()))
-            self._walk(pending, first)
-        walked = 0
-        while pending and walked < MOST_DIRECTORIES:
-            self._walk(pending, b"")
-            walked += 1
-        for relative, key, _ in pending:
-            # Links between directories make a number of paths that has no end.
-            self._open_below(key, relative, "more directories than are looked into")
+        """The table.  Raises Unlisted where the lines cost too much."""
+        for extension, judged in self._walk.open_files:
+            self._walk.budget.file()
+            self._add(extension, judged)
         self._base()
         for (prefix, name), one in self._single.items():
             if name not in self._exact and self._longest(name) == prefix:
@@ -199,130 +168,28 @@ class _Enumeration:
         """The longest prefix rule that `name` begins with: the default file that would be found for it."""
         return next(name[:end] for end in range(len(name), -1, -1) if name[:end] in self._prefixes)
 
-    def _open_below(self, key: bytes, relative: bytes, reason: str) -> None:
-        """The rule for everything below a directory that is not looked into."""
-        where = self._home.path(relative)
-        self._prefixes[key] = Outcome(Verdict.DELIVER, Kind.UNKNOWN, reason, where, widened=True)
-
     def _base(self) -> None:
         """The rule for what no file answers."""
         if b"" in self._prefixes:
             return
         home = self._home
         if self._dash:
-            path = home.path(self._stem + DEFAULT)
+            path = home.path(b".qmail" + self._dash + DEFAULT)
             self._prefixes[b""] = Outcome(Verdict.BOUNCE, Kind.NO_MAILBOX, "no dot-qmail file for this name", path)
         else:
             self._default(home.default_delivery(), b"")
 
-    def _walk(self, pending: list[tuple[bytes, bytes, tuple[tuple[int, int], ...]]], first: bytes) -> None:
-        """Looks into one directory below the home: extensions with slashes in them."""
-        relative, key, above = pending.pop()
-        home = self._home
-        # The directory's own name, with the slash: found where it cannot be read, else the search goes on.
-        itself = None if first else home.read(relative + b"/", EntryType.UNKNOWN)
-        found = home.tree.directory(home.path(relative))
-        if isinstance(found, FailedForNow):
-            home.note_failure(found)
-        if isinstance(found, Refused | FailedForNow):
-            below = deferral("the directory cannot be entered by its owner", home.path(relative))
-            self._prefixes[key] = below if first or itself is not None else replace(below, widened=True)
-            return
-        if not isinstance(found, Directory):
-            return
-        with found:
-            here = (found.status.device, found.status.inode)
-            if found.status.device != self._device:
-                self._open_below(key, relative, "a directory of another file system than the home's")
-                return
-            if here in above or len(above) >= DEEPEST:
-                self._open_below(key, relative, "directories that lead into each other")
-                return
-            names = found.names(beginning=first, most=MOST_NAMES + 1)
-        if isinstance(names, FailedForNow):
-            home.note_failure(names)
-        if isinstance(names, Refused | FailedForNow):
-            self._open_below(key, relative, "the directory cannot be listed")
-            return
-        if len(names) > MOST_NAMES:
-            raise _Unlisted(_CROWDED)
-        if itself is not None:
-            self._add(key, itself)
-        self._take(names, relative + b"/", first, key, pending, (*above, here))
-
-    def _take(
-        self,
-        names: Iterable[tuple[bytes, EntryType]],
-        where: bytes,
-        first: bytes,
-        key: bytes,
-        pending: list[tuple[bytes, bytes, tuple[tuple[int, int], ...]]],
-        above: tuple[tuple[int, int], ...],
-    ) -> None:
-        """Every name of one directory that an extension can reach."""
-        skip = len(first)
-        dash = self._dash
-        for name, entry in sorted(names, key=itemgetter(0)):
-            if not name.startswith(first):
-                continue
-            tail = name[skip:]
-            extension = key + tail
-            if tail != tail.lower() or b"." in tail or safe_extension(extension, dash) != extension:
-                continue
-            relative = where + name
-            judged = self._home.files.get(relative)
-            if judged is None:
-                judged = self._home.read(relative, entry if not where else EntryType.UNKNOWN)
-            if judged is not None:
-                self._pay(judged)
-                self._add(extension, judged)
-            # What cannot be read may be a directory; then the names below it cannot be read either.
-            unread = judged is None or (judged.fixed is not None and judged.fixed.kind is Kind.DEFERRAL)
-            if unread and entry is not EntryType.REGULAR and entry is not EntryType.OTHER:
-                pending.append((relative, extension + b"/", above))
-
-    def _pay(self, judged: Judged) -> None:
-        """The cost of a file that was read comes off what the home is given."""
-        self._bytes_left -= max(judged.size - BYTES_ALLOWED, 0)
-        if self._bytes_left < 0:
-            raise _Unlisted("longer dot-qmail files than are judged one by one")
-        self._work_allowed = WORK_ALLOWED
-        self._pay_work(judged.work)
-
-    def _pay_work(self, work: int) -> None:
-        self._work_allowed -= work
-        if self._work_allowed < 0:
-            self._work_left += self._work_allowed
-            self._work_allowed = 0
-        if self._work_left < 0:
-            raise _Unlisted("more lines in dot-qmail files than are judged one by one")
-
     def _add(self, extension: bytes, judged: Judged) -> None:
-        prefix = extension[: -len(DEFAULT)] if extension.endswith(DEFAULT) else None
-        if prefix is not None and (not prefix or prefix.endswith(b"-")):
+        if is_default(extension):
+            prefix = extension[: -len(DEFAULT)]
             self._default(judged, prefix)
-            if judged.fixed is not None:
+            # Where the rules below the prefix say all there is to say, they say it of `default`, too.
+            if prefix in self._split:
                 return
-        self._exact[extension] = self._intern(self._one(judged, extension), judged)
-        if len(self._exact) > MOST_NAMES:
-            raise _Unlisted(_CROWDED)
-
-    def _intern(self, found: Outcome, judged: Judged) -> Outcome:
-        """One object for all files that say the same: the name completes the path (Outcome.named_from)."""
-        known = self._shapes.get(id(found))
-        if known is not None:
-            return known[1]
-        shape = found
-        if found.file in (b"", judged.file):
-            shape = replace(found, file=self._home.path(self._stem), named_from=0)
-        shape = self._shared.setdefault(shape, shape)
-        self._shapes[id(found)] = found, shape
-        return shape
+        self._exact[extension] = self._walk.shape(self._one(judged, extension), judged)
 
     def _one(self, judged: Judged, extension: bytes) -> Outcome:
         """The outcome at one safe extension, whichever spelling (case, dot or colon) reaches it."""
-        if judged.fixed is not None:
-            return judged.fixed
         self._runs_left = MOST_RUNS
         try:
             return self._spelled(judged, extension, set(), -len(DEFAULT) if extension.endswith(DEFAULT) else None)
@@ -365,9 +232,14 @@ class _Enumeration:
         """The rules below `prefix` where commands know their effects for all texts; answers for those it names."""
         known: dict[tuple[Effect, ...], Outcome] = {}
         keys = [*by_extension, *by_default]
+        programs = [one.text for one in judged.instructions.lines if one.action is Action.PROGRAM]
+        alone = len(judged.instructions.lines) == len(programs) == len(keys) == 1 and self._home.plain(programs[0])
 
         def outcome(effects: tuple[Effect, ...]) -> Outcome:
             found = known.get(effects)
+            if found is None and alone:
+                # The line is the command: there is nothing to be run again.
+                found = known[effects] = self._home.composed(judged, effects[0])
             if found is None:
                 chosen = dict(zip(keys, effects, strict=True))
                 texts = Free(choices={}, chosen=chosen), Free(choices={}, chosen=chosen)
@@ -451,7 +323,7 @@ class _Enumeration:
             self._runs_left -= len(judged.instructions.lines)
             if self._runs_left < 0:
                 raise _TooManyRuns
-            self._pay_work(judged.work)
+            self._walk.budget.run(judged)
             variables = Variables.partly(home.settings.path, home.user, home.home, view, host, extension, default)
             outcome = home.outcome(judged, variables)
             if outcome.approximate and any(isinstance(one, Free) and one.opaque for one in (extension, default)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rcptgen.qmail.look import NO_LOOK, Look
 from rcptgen.rules.outcome import Kind
@@ -93,7 +93,10 @@ class Effects:
 
     def covering(self, text: bytes) -> Effect:
         """The effect of the longest prefix that `text` begins with."""
-        return self.prefixes[max((one for one in self.prefixes if text.startswith(one)), key=len)]
+        prefixes = self.prefixes
+        if len(prefixes) < 8:
+            return prefixes[max((one for one in prefixes if text.startswith(one)), key=len)]
+        return next(prefixes[text[:end]] for end in range(len(text), -1, -1) if text[:end] in prefixes)
 
     def match(self, text: bytes) -> Effect:
         """The effect of a text in lower case."""
@@ -255,4 +258,13 @@ class ProgramModel(Protocol):
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """The effect of the command `words` (its own name first); `execute` runs a command that it starts itself."""
+        ...
+
+
+@runtime_checkable
+class Preparing(Protocol):
+    """A model that reads something for all homes at once."""
+
+    def prepare(self) -> None:
+        """Called as root, before the table of each home is asked for; cheap where all is read already."""
         ...

@@ -23,6 +23,9 @@ SLOT = 8
 RECORD_LIMIT = 16 << 20
 """A record larger than this is taken for damage when it is read."""
 
+MOST_STEPS = 1 << 16
+"""Slots that one look-up goes through; half of those that a maker writes are empty."""
+
 _CHUNK = 1 << 20
 _LENGTHS = struct.Struct("<II")
 _TABLES = struct.Struct("<512I")
@@ -59,7 +62,7 @@ class CdbFile:
         """The first value stored under `key`; raises DamagedCdb where the look-up runs into the end of the file."""
         hashed = hash_of(key)
         start, slots = self._numbers(8 * (hashed & 255))
-        for step in range(slots):
+        for step in range(min(slots, MOST_STEPS)):
             stored, position = self._numbers(start + SLOT * (((hashed >> 8) % slots + step) % slots))
             if not position:
                 return None
@@ -68,6 +71,8 @@ class CdbFile:
             keys, values = self._numbers(position)
             if keys == len(key) and self._bytes(position + RECORD, keys) == key:
                 return self._bytes(position + RECORD + keys, values)
+        if slots > MOST_STEPS:
+            raise DamagedCdb(f"{self.name}: damaged: a hash table without an empty slot")
         return None
 
     def _numbers(self, position: int) -> tuple[int, int]:

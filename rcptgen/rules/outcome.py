@@ -37,6 +37,10 @@ class Kind(enum.StrEnum):
     UNKNOWN = "unknown"
 
 
+HOME_WRITABLE = "the home directory is writable"
+HOME_STICKY = "the home directory is sticky"
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """One verdict with its kind, its reason and the file and line (from 1; 0: the whole file) it rests on.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -10,16 +11,26 @@ from rcptgen.qmail.look import Look
 from rcptgen.rules.table import Names
 
 
+class Noticed(enum.Enum):
+    """For which names vdelivermail notices that it cannot ask, and defers; the others are unknown users to it."""
+
+    ALL = "all"
+    UNDASHED = "those without a dash"
+    NONE = "none"
+
+
 class Unavailable(Exception):
     """The data cannot be asked for now; `source` (a server, a file) and `reason` say what and why.
 
-    The look has been told already, so that nothing is refused because of it.
+    The look has been told already, so that nothing is refused because of it.  `noticed` is
+    what vdelivermail itself makes of it, for whoever wants to tell.
     """
 
-    def __init__(self, source: bytes, reason: str) -> None:
+    def __init__(self, source: bytes, reason: str, noticed: Noticed = Noticed.ALL) -> None:
         super().__init__(reason)
         self.source = source
         self.reason = reason
+        self.noticed = noticed
 
 
 class Crash(Exception):
@@ -42,11 +53,15 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One user: the gid field as a number, with the bounce flag in it, and the directory field."""
+    """One user: the gid field as a number, with the bounce flag in it, and the directory field.
+
+    `file` is what it was read from.
+    """
 
     name: bytes
     gid: int
     directory: bytes
+    file: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from rcptgen.config import Config
 from rcptgen.host import Host
 from rcptgen.programs import builtin_models
 from rcptgen.programs.shell import run_line
-from rcptgen.qmail import dotqmail, home, hometable
+from rcptgen.qmail import dotqmail, home, homewalk
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings
-from rcptgen.qmail.hometable import home_table
+from rcptgen.qmail.hometable import home_tables
 from rcptgen.qmail.model import Effect, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Outcome
@@ -155,7 +155,7 @@ def test_lines_are_not_kept_where_the_outcome_is_known(tmp_path: Path) -> None:
         assert kept is not None
         assert not kept.instructions.lines
     with home_of_joe(laid.root) as joe:
-        home_table(joe, b"-", VIEW)
+        home_tables(joe, b"-", [VIEW])[0]
         assert not joe.files
 
 
@@ -188,7 +188,7 @@ def test_a_file_over_64_kib_is_accepted(tmp_path: Path) -> None:
 def test_a_home_that_costs_too_much_is_accepted_as_a_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, limit: int, content: str
 ) -> None:
-    monkeypatch.setattr(hometable, name, limit)
+    monkeypatch.setattr(homewalk, name, limit)
     monkeypatch.setattr(home, "MOST_ALIKE", 0)
     with mail_host(tmp_path, {f".qmail-{n}": content for n in range(4)}) as host:
         found = listed(host, "joe-3@example.org")
@@ -197,8 +197,8 @@ def test_a_home_that_costs_too_much_is_accepted_as_a_whole(
 
 
 def test_ordinary_files_cost_a_home_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hometable, "MOST_BYTES", 0)
-    monkeypatch.setattr(hometable, "MOST_WORK", 0)
+    monkeypatch.setattr(homewalk, "MOST_BYTES", 0)
+    monkeypatch.setattr(homewalk, "MOST_WORK", 0)
     files: dict[str, Thing] = {f".qmail-{n}": f'|test "$EXT" = {n} && exit 100\n' for n in range(50)}
     with mail_host(tmp_path, files) as host:
         assert not listed(host, "joe-3@example.org").accepted
@@ -216,7 +216,7 @@ def test_files_that_say_the_same_are_judged_once(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(home, "parse", parse)
     laid = Laid(tmp_path / "root", {**CONTROL, **{f"~joe/.qmail-{n}": "./a\n" * 100 for n in range(5)}})
     with home_of_joe(laid.root) as joe:
-        table = home_table(joe, b"-", VIEW).table
+        table = home_tables(joe, b"-", [VIEW])[0].table
     assert len(parsed) == 1
     found = table.match(b"3")
     assert found is not None
@@ -241,7 +241,7 @@ def test_directories_are_not_followed_out_of_the_home_s_file_system(tmp_path: Pa
 
 
 def test_only_so_many_directories_are_looked_into(tmp_path: Path) -> None:
-    names = [f".qmail-d{n:03}/note" for n in range(hometable.MOST_DIRECTORIES + 10)]
+    names = [f".qmail-d{n:03}/note" for n in range(homewalk.MOST_DIRECTORIES + 10)]
     with mail_host(tmp_path, dict.fromkeys(names, "|exit 100\n")) as host:
         found = [listed(host, f"joe-d{n:03}/none@example.org") for n in range(len(names))]
         assert sum(one.accepted for one in found) == 10
@@ -265,7 +265,7 @@ def test_what_opens_but_cannot_be_read_is_deferred(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("rcptgen.source.tree._direct", lambda name, directory, limit: None)
     with home_of_joe(laid.root) as joe:
         assert joe.judge(b"-", b"x", b"joe-x", b"example.org").verdict == "defer"
-        found = home_table(joe, b"-", VIEW).table.match(b"x")
+        found = home_tables(joe, b"-", [VIEW])[0].table.match(b"x")
         assert found is not None
         assert found.verdict == "defer"
         assert joe.failure is None
@@ -330,7 +330,7 @@ def test_an_identity_that_cannot_be_taken_defers_the_home(
     taken.clear()
     with monkeypatch.context() as patch, home_of_joe(laid.root) as joe:
         patch.setattr(os, "seteuid", seteuid)
-        table = home_table(joe, b"-", VIEW).table
+        table = home_tables(joe, b"-", [VIEW])[0].table
         one = table.match(b"anything")
         assert one is not None
         assert (one.verdict == "defer") == (calls_that_work < 2)

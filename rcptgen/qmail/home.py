@@ -159,7 +159,9 @@ class Home:
         self._forward_kind = Kind.ALIAS if owner.user == settings.alias_user else Kind.FORWARD
         self._forwarded: dict[int, Outcome] = {}
         self.troubles: list[Trouble] = []
-        self._look = OwnersLook(tree, owner.home, self.identity, lambda: self.acting, self.note_failure, self._report)
+        self._look = OwnersLook(
+            tree, owner.home, self.identity, lambda: self.acting, self.directory, self.note_failure, self._report
+        )
 
     def _report(self, path: bytes, reason: str, failed: bool) -> None:
         trouble = Trouble(path, reason, failed)

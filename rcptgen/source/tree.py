@@ -60,6 +60,9 @@ __all__ = [
 ]
 
 DEFAULT_LIMIT = 1 << 20
+AT_ONCE = 4 << 20
+"""Bytes up to which a file that is opened for pieces of it is read as a whole."""
+
 ATTEMPTS = 4
 """One look, and three more where the file changed under it."""
 
@@ -268,16 +271,28 @@ class SourceTree:
 
 
 class Opened:
-    """A regular file, open; it stays the same one whatever happens to its path.  `status` is that of its opening."""
+    """A regular file, open; it stays the same one whatever happens to its path.  `status` is that of its opening.
 
-    __slots__ = ("_fd", "status")
+    A small one is read at once, and its descriptor given back.  Raises OSError where that fails.
+    """
+
+    __slots__ = ("_data", "_fd", "status")
 
     def __init__(self, fd: int, status: os.stat_result) -> None:
-        self._fd = os.dup(fd)
+        self._fd = -1
+        self._data: bytes | None = None
         self.status = Status.of(status)
+        if status.st_size <= AT_ONCE:
+            data = os.read(fd, status.st_size + 1)
+            if len(data) == status.st_size:
+                self._data = data
+                return
+        self._fd = os.dup(fd)
 
     def fetch(self, position: int, size: int) -> bytes:
         """What stands there; shorter where the file ends.  Errors are OSErrors."""
+        if self._data is not None:
+            return self._data[position : position + size]
         parts: list[bytes] = []
         while size > 0 and (part := os.pread(self._fd, size, position)):
             parts.append(part)
@@ -340,6 +355,42 @@ class Directory:
             return Refused(errno) if isinstance(failure(errno), Refused) else FailedForNow(errno)
         tree._add(self.path, What.LISTING, status, may_wait)
         return names
+
+    def child_status(self, name: bytes, *, may_wait: bool = False) -> Status | Failure:
+        """As SourceTree.status, for a name in this directory: one call where it is no link."""
+        tree = self._tree
+        if self._is_plain(name):
+            try:
+                found = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            except OSError as trouble:
+                return tree._failed(self._prefix + name, trouble, may_wait)
+            if not stat.S_ISLNK(found.st_mode):
+                status = Status.of(found)
+                tree._add(self._prefix + name, What.STATUS, status, may_wait)
+                return status
+        return tree.status(self._prefix + name, may_wait=may_wait)
+
+    def open(self, name: bytes, *, may_wait: bool = False) -> Opened | Failure | NotRegular:
+        """As SourceTree.open, for a name in this directory."""
+        if self._is_plain(name):
+            try:
+                fd = os.open(name, _DIRECT, dir_fd=self._fd)
+            except (OSError, ValueError):
+                fd = -1
+            if fd >= 0:
+                try:
+                    before = os.fstat(fd)
+                    if stat.S_ISREG(before.st_mode):
+                        self._tree._add(self._prefix + name, What.FILE, Status.of(before), may_wait)
+                        return Opened(fd, before)
+                finally:
+                    close(fd)
+        return self._tree.open(self._prefix + name, may_wait=may_wait)
+
+    def _is_plain(self, name: bytes) -> bool:
+        """Whether the kernel may be asked for a name in this directory, and will answer as whoever looks."""
+        actor = self._tree._actor
+        return b"/" not in name and (actor.taken is None or (actor.switches and not self._gate))
 
     def read(
         self, name: bytes, *, limit: int = DEFAULT_LIMIT, may_wait: bool = False, entry: EntryType = EntryType.UNKNOWN

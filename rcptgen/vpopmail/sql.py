@@ -54,8 +54,8 @@ SOCKETS = (
 )
 """Where MySQL's library may look for `localhost`: Debian's place, Red Hat's, SUSE's.
 
-Not /tmp/mysql.sock, the place of MySQL's own builds: everybody may put a socket there while
-the server is down.  A host that uses it can say so in vpopmail.mysql.
+Not the directory for everybody's temporary files, the place of MySQL's own builds: anybody
+may put a socket there while the server is down.  A host that uses it can say so in vpopmail.mysql.
 """
 
 USERS = b"vpopmail"

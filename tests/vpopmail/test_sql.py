@@ -20,8 +20,8 @@ from hosts import load_vectors
 
 from rcptgen.compiler import Output, Request, compile_host
 from rcptgen.config import Config, Vpopmail
-from rcptgen.qmail.look import OwnersLook
-from rcptgen.source.tree import Identity, SourceTree
+from rcptgen.qmail.look import NoLook
+from rcptgen.source.tree import DEFAULT_LIMIT, Identity, Reading, SourceTree
 from rcptgen.targets import target
 from rcptgen.units import State
 from rcptgen.vpopmail.backend import Domain, Noticed, Unavailable, User, Users
@@ -59,6 +59,25 @@ def row(name: str, domain: str = "example.org", gid: str = "0", directory: str |
     return INSERT + f"('{name}', '{domain}', {gid}, {said});"
 
 
+class OwnersEyes(NoLook):
+    """A look that reads as the owner, and remembers what it is told."""
+
+    def __init__(self, tree: SourceTree, identity: Identity) -> None:
+        self.identity = identity
+        self.told: list[tuple[str, bool]] = []
+        self._tree = tree
+
+    def read(self, name: bytes, limit: int = DEFAULT_LIMIT) -> Reading:
+        with self._tree.acting_as(self.identity):
+            return self._tree.read(name, limit=limit)
+
+    def failed(self, path: bytes, reason: str) -> None:
+        self.told.append((f"{os.fsdecode(path)}: {reason}", True))
+
+    def suspect(self, path: bytes, reason: str) -> None:
+        self.told.append((f"{os.fsdecode(path)}: {reason}", False))
+
+
 class Asked:
     """A host with a database, its back end, and what the look was told."""
 
@@ -66,16 +85,17 @@ class Asked:
         self.root = root
         self.server = server
         self.config = config
-        self.failed: list[str] = []
-        self.suspect: list[str] = []
         self.backend = backend(config, bytes(root))
         self.tree = SourceTree(bytes(root), record=False)
-        self.look = OwnersLook(
-            self.tree, os.fsencode(f"{DOMAINS}/example.org"), owner, lambda: False, lambda failure: None, self._told
-        )
+        self.look = OwnersEyes(self.tree, owner)
 
-    def _told(self, path: bytes, reason: str, failed: bool) -> None:
-        (self.failed if failed else self.suspect).append(f"{os.fsdecode(path)}: {reason}")
+    @property
+    def failed(self) -> list[str]:
+        return [what for what, failed in self.look.told if failed]
+
+    @property
+    def suspect(self) -> list[str]:
+        return [what for what, failed in self.look.told if not failed]
 
     def close(self) -> None:
         self.backend.close()

@@ -18,8 +18,9 @@ from rcptgen.qmail.environment import View
 from rcptgen.qmail.hometable import MOST_COLONS, HomeTable, spellings
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.users import Owner, UsersCdb, parse_record, usable_ids
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
-from rcptgen.rules.table import Names, Table
+from rcptgen.rules.table import Table
 
 GETPW_USERLEN = 32
 MOST_SPELLINGS = 200_000

@@ -29,7 +29,7 @@ from rcptgen.programs.shellparse import plain_command
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
 from rcptgen.qmail.hometable import HomeTable, home_tables
-from rcptgen.qmail.model import Effect, Preparing, Situation
+from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
@@ -68,6 +68,7 @@ MOST_LOST_IN_A_ROW = 3
 MOST_HOMES = 4096
 MOST_OPEN_HOMES = 256
 TABLES_KEPT = 8192
+PASSING_KEPT = 192
 NAMES_KEPT = 400_000
 BATCH = 1000
 
@@ -142,9 +143,12 @@ class Reader:
     def __init__(self, session: _Session) -> None:
         self._tree = SourceTree(session.root, access=session.access, record=False)  # type: ignore[arg-type]
         self._settings = session.settings
-        self._models = builtin_models(session.config, root=session.root)
+        self._models = builtin_models(
+            session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
+        )
         self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
         self._hanging: set[bytes] = set()
+        self._programs: dict[tuple[Identity, bytes], Presence] = {}
         self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
         self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
 
@@ -152,7 +156,15 @@ class Reader:
         return run_line(line, situation, self._models)
 
     def _opened(self, owner: Owner) -> Home:
-        return Home(self._tree, owner, self._settings, self._run_line, plain=self._is_plain, hanging=self._hanging)
+        return Home(
+            self._tree,
+            owner,
+            self._settings,
+            self._run_line,
+            plain=self._is_plain,
+            hanging=self._hanging,
+            programs=self._programs,
+        )
 
     def _is_plain(self, line: bytes) -> bool:
         words = plain_command(line)
@@ -549,6 +561,7 @@ class Units:
     failed_owners: dict[Owner, Report] = field(default_factory=dict)
     suspect_owners: dict[Owner, Report] = field(default_factory=dict)
     _tables: OrderedDict[tuple[Owner, View | None], HomeTable] = field(default_factory=OrderedDict)
+    _passing: OrderedDict[tuple[Owner, View], HomeTable] = field(default_factory=OrderedDict)
     _names: int = 0
     _pending: dict[Owner, Sequence[View]] = field(default_factory=dict)
     _unanswered: _Unanswered = field(default_factory=_Unanswered)
@@ -639,6 +652,9 @@ class Units:
         return known
 
     def _known(self, owner: Owner, view: View) -> HomeTable | None:
+        passing = self._passing.get((owner, view))
+        if passing is not None:
+            return passing
         for key in ((owner, None), (owner, view)):
             known = self._tables.get(key)
             if known is not None:
@@ -708,6 +724,12 @@ class Units:
             self.failed_owners[owner] = report
         elif report.state is State.SUSPECT:
             self.suspect_owners[owner] = report
+        if len(views) == 1 and found[0].view_matters:
+            # Of one domain, and asked for once, or a few times in a row.
+            self._passing[owner, views[0]] = found[0]
+            while len(self._passing) > PASSING_KEPT:
+                self._passing.popitem(last=False)
+            return
         for view, table in zip(views, found, strict=False):
             self._tables[owner, view if table.view_matters else None] = table
             self._names += len(table)

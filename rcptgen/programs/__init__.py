@@ -16,11 +16,14 @@ from rcptgen.programs.vmailmgr import VDeliver
 from rcptgen.qmail.model import ProgramModel
 
 
-def builtin_models(config: Config | None = None, *, root: bytes = b"/") -> dict[bytes, ProgramModel]:
+def builtin_models(
+    config: Config | None = None, *, root: bytes = b"/", look_at_mailboxes: bool = True
+) -> dict[bytes, ProgramModel]:
     """The models for a host below `root` configured so, by the last part of the program's path.
 
     Those that come with rcptgen, and in front of them those of others that `[plugins]`
-    names; raises ConfigurationError where one of them is not there.
+    names; raises ConfigurationError where one of them is not there.  With `look_at_mailboxes`
+    False a Maildir counts as one that can be delivered to: deferred or delivered, it is accepted.
     """
     config = config or Config()
     models: list[ProgramModel] = [
@@ -37,8 +40,10 @@ def builtin_models(config: Config | None = None, *, root: bytes = b"/") -> dict[
         Safecat(),
         *MANAGER,
         *POSTING,
-        Dispatch(lambda: builtin_models(config, root=root)),
+        Dispatch(lambda: found),
         VDeliver(config.qmail.directory.encode()),
-        VDeliverMail(config, root),
+        VDeliverMail(config, root, look_at_mailboxes=look_at_mailboxes),
     ]
-    return {name: model for model in models for name in model.names} | plugin_models(config.plugins.programs)
+    found = {name: model for model in models for name in model.names}
+    found.update(plugin_models(config.plugins.programs))
+    return found

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import Effect, Text
 from rcptgen.rules.cdbwalk import CdbFile
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind
-from rcptgen.rules.table import Names
 from rcptgen.source.tree import NotRegular, Regular, TooLarge
 
 HARD = frozenset({100, 64, 65, 70, 76, 77, 78, 112})

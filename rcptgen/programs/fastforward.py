@@ -25,8 +25,8 @@ from rcptgen.qmail.model import (
     unknown_effect,
 )
 from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind
-from rcptgen.rules.table import Names
 from rcptgen.source.tree import Status
 
 KEPT = 4

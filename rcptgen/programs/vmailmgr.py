@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from rcptgen.programs.vmailmgr_table import Damaged, Record, Table
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import SIGNALLED, Effect, Effects, Free, Runner, Situation, Text, effect_of, unknown_effect
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind
-from rcptgen.rules.table import Names
 from rcptgen.source.tree import FailedForNow, Regular, Status
 
 SETTINGS = (b".vmailmgr", b"/etc/vmailmgr")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import msgspec
 
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
-from rcptgen.rules.table import SEPARATOR, Names, Table
+from rcptgen.rules.table import Table
 
 _Group = tuple[bool, str, bytes | None, list[bytes]]
 _Prefix = tuple[bytes, bool, str]
@@ -22,7 +23,7 @@ def pack(table: Table) -> bytes:
         groups.setdefault((outcome.accepted, outcome.kind.value), []).append(names)
     packed: list[_Group] = []
     for (accepted, kind), parts in sorted(groups.items()):
-        names = parts[0] if len(parts) == 1 else Names(name for part in parts for name in part)
+        names = Names.union(parts)
         packed.append((accepted, kind, names.joined, list(names.odd)))
     prefixes = [(name, outcome.accepted, outcome.kind.value) for name, outcome in sorted(table.prefixes.items())]
     return msgspec.msgpack.encode((packed, prefixes))
@@ -35,10 +36,7 @@ def unpack(data: bytes) -> Table:
     except msgspec.DecodeError as error:
         raise ValueError(f"not a packed table: {error}") from None
     return Table.of_groups(
-        {
-            _outcome(accepted, kind): Names([*([] if joined is None else joined.split(SEPARATOR)), *odd])
-            for accepted, kind, joined, odd in groups
-        },
+        {_outcome(accepted, kind): Names.of_sorted(joined, odd) for accepted, kind, joined, odd in groups},
         {name: _outcome(accepted, kind) for name, accepted, kind in prefixes},
     )
 

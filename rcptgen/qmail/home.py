@@ -43,6 +43,7 @@ from rcptgen.source.tree import (
 
 LONGEST_FILE = 64 * 1024
 MOST_NAMES = 2_000_000
+FEW_NAMES = 5_000
 MOST_LINKS = 40
 BYTES_ALLOWED = 4096
 
@@ -124,7 +125,8 @@ class Home:
     Raises Shortage where we ourselves ran out of descriptors or memory.
 
     `plain` says whether a line is one program and nothing else, so that its effect is that of
-    the program.  `hanging` remembers, for all homes, contents that hang on the address.
+    the program.  `hanging` and `programs` are shared by all homes of a run: contents that
+    hang on the address, and programs that were looked for.
     """
 
     def __init__(
@@ -136,7 +138,9 @@ class Home:
         *,
         plain: Callable[[bytes], bool] = lambda line: False,
         hanging: set[bytes] | None = None,
+        programs: dict[tuple[Identity, bytes], Presence] | None = None,
     ) -> None:
+        self._programs = {} if programs is None else programs
         self.plain = plain
         self._hanging = set() if hanging is None else hanging
         self.tree = tree
@@ -149,6 +153,7 @@ class Home:
         self.alike: dict[tuple[bytes, bool], Judged] = {}
         self._presences: dict[bytes, Presence] = {}
         self._listing: dict[bytes, EntryType] | None = None
+        self._everything: dict[bytes, EntryType] | None = None
         self.crowded = False
         self._looks = 0
         self.acting = False
@@ -160,7 +165,14 @@ class Home:
         self._forwarded: dict[int, Outcome] = {}
         self.troubles: list[Trouble] = []
         self._look = OwnersLook(
-            tree, owner.home, self.identity, lambda: self.acting, self.directory, self.note_failure, self._report
+            tree,
+            owner.home,
+            self.identity,
+            lambda: self.acting,
+            self.directory,
+            lambda: self._everything,
+            self.note_failure,
+            self._report,
         )
 
     def _report(self, path: bytes, reason: str, failed: bool) -> None:
@@ -230,18 +242,25 @@ class Home:
         """The names in the home and their types, read once; None where nobody may list it, or there are too many."""
         if self._listing is None and not self.crowded:
             with self._as_owner():
-                directory = self.directory()
-                found = (
-                    directory.names(beginning=b".qmail", most=MOST_NAMES + 1)
-                    if isinstance(directory, Directory)
-                    else Refused(errno.EACCES)
-                )
+                found = self._named(b"", FEW_NAMES + 1)
+                if isinstance(found, list) and len(found) <= FEW_NAMES:
+                    # Few enough to keep them all: a program may ask for them next.
+                    self._everything = dict(found)
+                    found = [pair for pair in found if pair[0].startswith(b".qmail")]
+                elif isinstance(found, list):
+                    found = self._named(b".qmail", MOST_NAMES + 1)
             if isinstance(found, FailedForNow):
                 self.note_failure(found)
             elif not isinstance(found, Refused):
                 self.crowded = len(found) > MOST_NAMES
                 self._listing = None if self.crowded else dict(found)
         return self._listing
+
+    def _named(self, beginning: bytes, most: int) -> list[tuple[bytes, EntryType]] | Refused | FailedForNow:
+        directory = self.directory()
+        if isinstance(directory, Directory):
+            return directory.names(beginning=beginning, most=most)
+        return Refused(errno.EACCES)
 
     # -- one file ---------------------------------------------------------------------------
 
@@ -429,6 +448,16 @@ class Home:
         return best
 
     def _program(self, path: bytes) -> Presence:
+        """What is at an absolute path; many homes ask for the same few."""
+        key = (self.identity, path)
+        known = self._programs.get(key)
+        if known is None:
+            known = self._look_at(path)
+            if len(self._programs) < MOST_ALIKE:
+                self._programs[key] = known
+        return known
+
+    def _look_at(self, path: bytes) -> Presence:
         found = self.tree.accessible(path, os.X_OK)
         if isinstance(found, Status):
             return Presence.FOUND if stat.S_ISREG(found.mode) else Presence.NOT_EXECUTABLE

@@ -12,8 +12,9 @@ from rcptgen.qmail.environment import Variables, View
 from rcptgen.qmail.home import Home, Judged
 from rcptgen.qmail.homewalk import Unlisted, Walk, is_default
 from rcptgen.qmail.model import Effect, Effects, Free
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
-from rcptgen.rules.table import Names, Table
+from rcptgen.rules.table import Table
 from rcptgen.source.tree import IdentityUnavailable
 
 MOST_COLONS = 4
@@ -88,13 +89,11 @@ def home_tables(home: Home, dash: bytes, views: Sequence[View]) -> list[HomeTabl
 
     One table where the views do not matter, or the first of them says so.
     """
-    state = home.state()
-    if state is not None:
-        return [HomeTable(Table({}, {b"": state}))]
     home.acting = True
     try:
         with home.tree.acting_as(home.identity):
-            return _tables(home, dash, views)
+            state = home.state()
+            return _tables(home, dash, views) if state is None else [HomeTable(Table({}, {b"": state}))]
     except IdentityUnavailable:
         return [HomeTable(Table({}, {b"": home.without_identity()}))]
     finally:

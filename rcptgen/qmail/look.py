@@ -111,8 +111,9 @@ NO_LOOK: Look = NoLook()
 class OwnersLook:
     """The look of a home's owner.
 
-    `acting` tells whether the identity is taken already; `directory` gives the home, open;
-    `trouble` is told of every look that failed for now, `report` of failed and suspect sources.
+    `acting` tells whether the identity is taken already; `directory` gives the home, open,
+    `listed` its names where they are known; `trouble` is told of every look that failed for
+    now, `report` of failed and suspect sources.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class OwnersLook:
         identity: Identity,
         acting: Callable[[], bool],
         directory: Callable[[], Directory | Failure],
+        listed: Callable[[], dict[bytes, EntryType] | None],
         trouble: Callable[[FailedForNow], None],
         report: Callable[[bytes, str, bool], None],
     ) -> None:
@@ -130,6 +132,7 @@ class OwnersLook:
         self._tree = tree
         self._acting = acting
         self._directory = directory
+        self._listed = listed
         self._inside = home.rstrip(b"/") + b"/"
         self._trouble = trouble
         self._report = report
@@ -169,16 +172,21 @@ class OwnersLook:
 
     def accessible(self, name: bytes, mode: int) -> Status | Failure:
         """See Look."""
+        path = self.path(name)
         with self._as_owner():
-            found = self._tree.accessible(self.path(name), mode)
+            home = self._directory() if path.rstrip(b"/") == self._inside[:-1] else None
+            found = home.accessible(mode) if isinstance(home, Directory) else self._tree.accessible(path, mode)
         if isinstance(found, FailedForNow):
             self._trouble(found)
         return found
 
     def names(self, name: bytes) -> dict[bytes, EntryType] | Failure:
         """See Look."""
+        path = self.path(name)
+        if path.rstrip(b"/") == self._inside[:-1] and (known := self._listed()) is not None:
+            return known
         with self._as_owner():
-            directory = self._tree.directory(self.path(name))
+            directory = self._tree.directory(path)
             found: list[tuple[bytes, EntryType]] | Failure
             if isinstance(directory, Directory):
                 with directory:

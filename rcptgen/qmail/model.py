@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from rcptgen.qmail.look import NO_LOOK, Look
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind
-from rcptgen.rules.table import Names
 
 SIGNALLED = -1
 """The status that stands for death by a signal."""

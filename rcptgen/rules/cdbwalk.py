@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from operator import itemgetter
+from itertools import compress
+from operator import add
 from typing import ClassVar
 
 from rcptgen.errors import RcptgenError
@@ -27,6 +28,7 @@ MOST_STEPS = 1 << 16
 """Slots that one look-up goes through; half of those that a maker writes are empty."""
 
 _CHUNK = 1 << 20
+_BATCH = 1 << 18
 _LENGTHS = struct.Struct("<II")
 _TABLES = struct.Struct("<512I")
 
@@ -91,6 +93,10 @@ class CdbFile:
         """Every (key, value), in the order of the file; raises DamagedCdb where that is no whole cdb."""
         return walk(self._fetch, self.size, self.name)
 
+    def batches(self) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """The same, as the keys and the values of some thousand records at a time."""
+        return batches(self._fetch, self.size, self.name)
+
 
 def walk_cdb(data: bytes | memoryview, *, called: str = "cdb") -> Iterator[tuple[bytes, bytes]]:
     """Every (key, value) of the cdb that `data` holds; as `read_cdb`, without touching a file.
@@ -106,28 +112,45 @@ def walk_cdb(data: bytes | memoryview, *, called: str = "cdb") -> Iterator[tuple
 
 def walk(fetch: Callable[[int, int], bytes], size: int, called: str) -> Iterator[tuple[bytes, bytes]]:
     """Walk the records from the header to the first hash table; every step goes forward, so it ends."""
+    for keys, values in batches(fetch, size, called):
+        yield from zip(keys, values, strict=True)
+
+
+def batches(fetch: Callable[[int, int], bytes], size: int, called: str) -> Iterator[tuple[list[bytes], list[bytes]]]:
+    """As `walk`, in lists of keys and lists of their values: nobody is asked once for every record."""
     end, slots = _bounds(fetch(0, HEADER), size, called)
+    unpack = _LENGTHS.unpack_from
     position, seen = HEADER, 0
     while position < end:
         wanted = min(_CHUNK, end - position)
         chunk = fetch(position, wanted)
         if len(chunk) != wanted:
             raise DamagedCdb(f"{called}: became shorter while it was read")
-        at = 0
-        while at + RECORD <= wanted:
-            keys, values = _LENGTHS.unpack_from(chunk, at)
-            value = at + RECORD + keys
-            stop = value + values
-            if stop > wanted:
-                break
-            yield chunk[at + RECORD : value], chunk[value:stop]
-            at = stop
-            seen += 1
+        at, found = 0, True
+        while found:
+            keys: list[bytes] = []
+            values: list[bytes] = []
+            add_key, add_value = keys.append, values.append
+            limit = min(at + _BATCH, wanted - RECORD + 1)
+            while at < limit:
+                key_size, value_size = unpack(chunk, at)
+                key = at + RECORD
+                value = key + key_size
+                stop = value + value_size
+                if stop > wanted:
+                    break
+                add_key(chunk[key:value])
+                add_value(chunk[value:stop])
+                at = stop
+            found = bool(keys)
+            if found:
+                seen += len(keys)
+                yield keys, values
         if not at:
             # A record that is larger than a chunk, or damage.
-            key, data = _large(fetch, position, end, called)
-            yield key, data
-            at = RECORD + len(key) + len(data)
+            one, data = _large(fetch, position, end, called)
+            yield [one], [data]
+            at = RECORD + len(one) + len(data)
             seen += 1
         if seen > slots:
             raise DamagedCdb(f"{called}: damaged: more records than its hash tables can point to")
@@ -156,15 +179,19 @@ def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
     if len(header) < HEADER:
         raise DamagedCdb(f"{called}: {len(header)} bytes are too few for a cdb; truncated, or not a cdb")
     numbers = _TABLES.unpack(header)
-    tables = [(at, slots) for at, slots in zip(numbers[::2], numbers[1::2], strict=True) if slots]
-    total = sum(map(itemgetter(1), tables))
-    if not tables:
+    starts, slots = numbers[::2], numbers[1::2]
+    total = sum(slots)
+    if not total:
         # A header of zeros is a file that was never written, not an empty one: makers point every table at its end.
-        if size != HEADER or set(numbers[::2]) != {HEADER}:
+        if size != HEADER or set(starts) != {HEADER}:
             raise DamagedCdb(f"{called}: damaged: no hash tables")
         return HEADER, 0
-    end = min(map(itemgetter(0), tables))
-    if end < HEADER or any(at + slots * SLOT > size for at, slots in tables):
+    # This is done for every domain of a host: nothing but calls of C, unless a table without slots points nowhere.
+    end = min(compress(starts, slots))
+    last = max(map(add, starts, map(SLOT.__mul__, slots)))
+    if last > size:
+        last = max(at + SLOT * count for at, count in zip(starts, slots, strict=True) if count)
+    if end < HEADER or last > size:
         raise DamagedCdb(f"{called}: truncated or damaged: a hash table lies outside its {size} bytes")
     # Tables that overlap would let a small file claim room for any number of records.
     if total * SLOT > size - end:

@@ -8,15 +8,15 @@ share an outcome are kept joined.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Outcome
 
-SEPARATOR = b"\n"
 ASKED_BEFORE_INDEX = 8
-"""Look-ups for which the names are searched; an index of a million names is only made for more."""
+MOST_INDEXED = 50_000
+"""Look-ups for which the names are searched, and names beyond which they always are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,130 +26,6 @@ class Rule:
     name: bytes
     prefix: bool
     outcome: Outcome
-
-
-class Names:
-    """A sorted set of names, kept as one string of bytes where that is possible."""
-
-    __slots__ = ("_joined", "_odd", "count")
-
-    def __init__(self, names: Iterable[bytes]) -> None:
-        ordinary: list[bytes] = []
-        odd: list[bytes] = []
-        for name in set(names):
-            (odd if SEPARATOR in name else ordinary).append(name)
-        ordinary.sort()
-        self.count = len(ordinary) + len(odd)
-        self._odd = tuple(sorted(odd))
-        self._joined = SEPARATOR.join(ordinary) if ordinary else None
-
-    @classmethod
-    def union(cls, parts: Sequence[Names]) -> Names:
-        """The names of all parts, which have none in common."""
-        return parts[0] if len(parts) == 1 else cls(name for part in parts for name in part)
-
-    @property
-    def joined(self) -> bytes | None:
-        """The ordinary names, sorted and joined by newlines; None where there are none."""
-        return self._joined
-
-    @property
-    def odd(self) -> tuple[bytes, ...]:
-        """The names that hold a newline, sorted."""
-        return self._odd
-
-    def without(self, names: Collection[bytes], prefixes: Collection[bytes]) -> Names:
-        """These names but for `names`, and for all that begin with one of `prefixes`."""
-        out = {name for prefix in prefixes for name in self.beginning_with(prefix)}
-        if len(names) > self.count:
-            out |= {name for name in self if name in names}
-        else:
-            out |= {name for name in names if name in self}
-        return Names(name for name in self if name not in out) if out else self
-
-    def ending_with(self, end: bytes) -> list[bytes]:
-        """Every name that ends with `end`."""
-        found = [name for name in self._odd if name.endswith(end)]
-        joined = self._joined
-        if joined is not None and (joined.endswith(end) or end + SEPARATOR in joined):
-            found += [name for name in joined.split(SEPARATOR) if name.endswith(end)]
-        return found
-
-    def stretches(self, size: int) -> Iterator[list[bytes]]:
-        """All names, about `size` at a time, without holding all of them apart at once."""
-        joined = self._joined
-        if joined is not None:
-            step = max(len(joined) * size // max(self.count, 1), 1)
-            at = 0
-            while at <= len(joined):
-                end = joined.find(SEPARATOR, at + step)
-                end = len(joined) if end < 0 else end
-                yield joined[at:end].split(SEPARATOR)
-                at = end + 1
-        if self._odd:
-            yield list(self._odd)
-
-    def below(self, beginning: bytes) -> Names:
-        """These names with `beginning` put in front of each."""
-        if not beginning:
-            return self
-        moved = Names(())
-        moved.count = self.count
-        moved._odd = tuple(beginning + name for name in self._odd)
-        if self._joined is not None:
-            mark = SEPARATOR + beginning
-            moved._joined = beginning + self._joined.replace(SEPARATOR, mark)
-        return moved
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[bytes]:
-        if self._joined is not None:
-            yield from self._joined.split(SEPARATOR)
-        yield from self._odd
-
-    def beginning_with(self, prefix: bytes) -> Iterator[bytes]:
-        """Every name that begins with `prefix`, without splitting the others."""
-        if self._joined is not None:
-            if not prefix:
-                yield from self._joined.split(SEPARATOR)
-            else:
-                yield from self._slice(prefix)
-        for name in self._odd:
-            if name.startswith(prefix):
-                yield name
-
-    def _slice(self, prefix: bytes) -> Iterator[bytes]:
-        assert self._joined is not None
-        if SEPARATOR in prefix:
-            return
-        mark = SEPARATOR + prefix
-        if self._joined.startswith(prefix):
-            start = 0
-        else:
-            start = self._joined.find(mark) + 1
-            if not start:
-                return
-        yield from self._joined[start : self._end(mark, start)].split(SEPARATOR)
-
-    def _end(self, mark: bytes, start: int) -> int:
-        """Where the run of names that begin with `mark` ends (they are sorted, so they stand together)."""
-        assert self._joined is not None
-        last = self._joined.rfind(mark, start)
-        end = self._joined.find(SEPARATOR, last + 1 if last >= 0 else start)
-        return len(self._joined) if end < 0 else end
-
-    def __contains__(self, name: bytes) -> bool:
-        if SEPARATOR in name:
-            at = bisect_left(self._odd, name)
-            return at < len(self._odd) and self._odd[at] == name
-        if self._joined is None:
-            return False
-        joined, size = self._joined, len(name)
-        if joined.startswith(name) and joined[size : size + 1] in (b"", SEPARATOR):
-            return True
-        return SEPARATOR + name + SEPARATOR in joined or joined.endswith(SEPARATOR + name)
 
 
 class Table:
@@ -208,7 +84,7 @@ class Table:
         """The exact rule for `name`, or None."""
         if self._index is None:
             self._asked += 1
-            if self._asked <= ASKED_BEFORE_INDEX:
+            if self._asked <= ASKED_BEFORE_INDEX or len(self) > MOST_INDEXED:
                 return next((outcome for outcome, names in self.groups.items() if name in names), None)
             self._index = dict(self.exact())
         return self._index.get(name)

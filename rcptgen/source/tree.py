@@ -356,6 +356,17 @@ class Directory:
         tree._add(self.path, What.LISTING, status, may_wait)
         return names
 
+    def accessible(self, mode: int, *, may_wait: bool = False) -> Status | Failure:
+        """As SourceTree.accessible, for the directory itself, as it is now."""
+        tree = self._tree
+        try:
+            now = os.fstat(self._fd)
+        except OSError as trouble:
+            return tree._failed(self.path, trouble, may_wait)
+        errno = tree._resolver.refusal(self._fd, now, mode)
+        tree._add(self.path, What.STATUS, Status.of(now), may_wait)
+        return failure(errno) if errno else Status.of(now)
+
     def child_status(self, name: bytes, *, may_wait: bool = False) -> Status | Failure:
         """As SourceTree.status, for a name in this directory: one call where it is no link."""
         tree = self._tree

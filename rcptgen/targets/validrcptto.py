@@ -17,8 +17,9 @@ import cdbx
 
 from rcptgen.errors import UsageTrouble
 from rcptgen.publish.cdb import CdbWriter, DamagedCdb, read_cdb
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Outcome
-from rcptgen.rules.table import Names, Table
+from rcptgen.rules.table import Table
 from rcptgen.targets.base import Answer, Batch, Line, Lowered, Unsayable, Widened, rule_text
 
 DEFAULT = b"default"
@@ -121,7 +122,7 @@ class Lowering:
         at = b"@" + self._domain
         # A million names are never spelled out at once, nor put in one order with the others.
         for names in many:
-            for some in names.stretches(BATCH):
+            for some in names.stretches():
                 yield [name + at for name in some], ACCEPT
 
     def _empty(self, outcome: Outcome) -> None:
@@ -246,7 +247,8 @@ class ValidrcpttoReader:
         try:
             # cdbx takes any file; the walk judges its tables, and the first records.
             next(read_cdb(self._fd, name=path if isinstance(path, bytes) else b""), None)
-            self._cdb = cdbx.CDB(self._fd)
+            # Never mapped: whoever truncates a mapped file ends the reader with SIGBUS.
+            self._cdb = cdbx.CDB(self._fd, mmap=False)
         except (DamagedCdb, OSError) as error:
             self._release()
             raise UsageTrouble(f"not a cdb file: {error}") from None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Line, Reader
 
-SAMPLE = 60_000
-SPARSE = 64
+SAMPLE = 30_000
+SPARSE = 128
+AROUND = 6
+"""Witnesses of one exact rule."""
+
 UNKNOWN = b"rcptgen-witness-no-such-name"
 
 
@@ -61,13 +64,16 @@ class Proof:
                 yield name, False
 
     def _taken(self, names: Iterable[bytes], count: int) -> Iterable[bytes]:
-        """The names that are used of `count`, which come in any order."""
+        """Those of `count` names that are used."""
         before = self._rules
         self._rules += count
-        if self.full or len(self._wanted) < SAMPLE:
+        if self.full:
             return names
+        wanted = -(-max(SAMPLE - len(self._wanted), 0) // AROUND)
         first = -before % SPARSE
-        return islice(names, first, None, SPARSE) if first < count else ()
+        if wanted >= count:
+            return names
+        return chain(islice(names, wanted), islice(names, first + wanted, None, SPARSE))
 
     def __len__(self) -> int:
         return len(self._wanted)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rcptgen.qmail.look import Look
-from rcptgen.rules.table import Names
+from rcptgen.rules.names import Names
 
 
 class Noticed(enum.Enum):

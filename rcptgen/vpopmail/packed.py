@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rcptgen.rules.table import SEPARATOR, Names
+from rcptgen.rules.names import SEPARATOR, Names
 
 SMALL = 1 << 19
 _CHUNK = 1 << 16

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rcptgen.rules.table import Names
+from rcptgen.rules.names import Names
 from rcptgen.vpopmail.backend import User, Users
 from rcptgen.vpopmail.packed import pack, pieces
 from rcptgen.vpopmail.text import atoi, c_string

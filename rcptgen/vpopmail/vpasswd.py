@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rcptgen.qmail.look import Look
 from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
-from rcptgen.rules.table import SEPARATOR, Names
+from rcptgen.rules.names import SEPARATOR, Names
 from rcptgen.source.tree import FailedForNow, NotRegular, Refused, Regular, Status, TooLarge
 from rcptgen.vpopmail.assign import LONGEST_NAME
 from rcptgen.vpopmail.backend import Aliases, Crash, Domain, Unavailable, User, Users

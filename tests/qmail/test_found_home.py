@@ -333,4 +333,5 @@ def test_an_identity_that_cannot_be_taken_defers_the_home(
         table = home_tables(joe, b"-", [VIEW])[0].table
         one = table.match(b"anything")
         assert one is not None
-        assert (one.verdict == "defer") == (calls_that_work < 2)
+        # A table takes it once for everything.
+        assert (one.verdict == "defer") == (calls_that_work < 1)

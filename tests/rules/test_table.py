@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
-from rcptgen.rules.table import Names, Rule, Table, combine
+from rcptgen.rules.table import Rule, Table, combine
 
 OUTCOMES = [
     Outcome(Verdict.DELIVER, Kind.MAILBOX, "maildir", b"/home/joe/.qmail", 1),

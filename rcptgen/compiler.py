@@ -20,6 +20,9 @@ from rcptgen.targets import target as target_called
 __all__ = ["Held", "Outcomes", "Output", "Progress", "Request", "Result", "compile_host"]
 
 
+MOST_WORKERS = 4
+
+
 def compile_host(
     root: str | bytes | os.PathLike[str],
     config: Config,
@@ -40,10 +43,15 @@ def compile_host(
                 State.open(request.state).close()
             place = lock_path(request.state, request.outputs[0].path)
             stack.enter_context(publishing_lock(place, request.wait))
-        host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False))
+        host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False, workers=_workers()))
         result = _compile(_run(host, config, request, progress, stack))
     result.seconds = time.monotonic() - begun
     return result
+
+
+def _workers() -> int:
+    """How many processes may read homes."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
 def _run(host: Host, config: Config, request: Request, progress: Progress, stack: ExitStack) -> Run:

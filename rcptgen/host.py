@@ -23,9 +23,10 @@ from rcptgen.qmail.routing import Local, Remote
 from rcptgen.qmail.users import DamagedUsers, Hit, Owner, usable_ids
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
-from rcptgen.source.tree import FailedForNow, Identity
+from rcptgen.source.tree import Absent, FailedForNow, Identity
 from rcptgen.units import TIME_LIMIT, Question, Report, State, Units, Worker
 from rcptgen.units import Account as HomeToCheck
+from rcptgen.vpopmail.settings import FILES
 
 __all__ = ["Domain", "DomainKind", "DomainRules", "Host", "Trace", "Uncovered"]
 
@@ -59,6 +60,7 @@ class Host:
         *,
         look_at_mailboxes: bool = True,
         time_limit: float = TIME_LIMIT,
+        workers: int = 1,
     ) -> None:
         self.root = root
         self.config = config
@@ -74,6 +76,8 @@ class Host:
         self.units = Units(Worker(root, settings, config, time_limit=time_limit))
         try:
             self._read(alternate_root=root != b"/")
+            if workers > 1 and not self._has_database():
+                self.units.helpers = [Worker(root, settings, config, time_limit=time_limit) for _ in range(workers - 1)]
         except BaseException:
             self.close()
             raise
@@ -88,13 +92,15 @@ class Host:
         *,
         look_at_mailboxes: bool = True,
         time_limit: float = TIME_LIMIT,
+        workers: int = 1,
     ) -> Host:
-        """The host below `root`, its control files read."""
+        """The host below `root`, its control files read; up to `workers` processes read its homes."""
         return cls(
             os.path.abspath(os.fsencode(root)),
             config or Config(),
             look_at_mailboxes=look_at_mailboxes,
             time_limit=time_limit,
+            workers=workers,
         )
 
     def __enter__(self) -> Host:
@@ -107,7 +113,15 @@ class Host:
 
     def close(self) -> None:
         """Ends the worker process."""
-        self.units.worker.close()
+        self.units.close()
+
+    def _has_database(self) -> bool:
+        """Whether vpopmail's users may be in a database: each worker would read all of it."""
+        vpopmail = self.config.vpopmail
+        if vpopmail.backend != "auto":
+            return vpopmail.backend != "cdb"
+        directory = os.fsencode(vpopmail.directory.rstrip("/"))
+        return not all(isinstance(self.units.read(directory + b"/" + name, limit=1), Absent) for name in FILES.values())
 
     def _read(self, *, alternate_root: bool) -> None:
         self.files = HostFiles(self.directory, self.config.qmail, self.units.read, alternate_root=alternate_root)

@@ -71,6 +71,8 @@ TABLES_KEPT = 8192
 PASSING_KEPT = 192
 NAMES_KEPT = 400_000
 BATCH = 1000
+WORTH_HELP = 32
+"""Homes wanted at once from which on other workers take a share of them."""
 
 SILENT = "the home directory does not answer"
 
@@ -554,16 +556,20 @@ def _parent(path: bytes) -> bytes:
 
 @dataclass(slots=True)
 class Units:
-    """What has been read of a host, by unit; asks the worker for what has not."""
+    """What has been read of a host, by unit; asks the worker for what has not.
+
+    `helpers` are other workers that take their share where very many homes are wanted.
+    """
 
     worker: Worker
+    helpers: Sequence[Worker] = ()
     reports: dict[bytes, Report] = field(default_factory=dict)
     failed_owners: dict[Owner, Report] = field(default_factory=dict)
     suspect_owners: dict[Owner, Report] = field(default_factory=dict)
     _tables: OrderedDict[tuple[Owner, View | None], HomeTable] = field(default_factory=OrderedDict)
     _passing: OrderedDict[tuple[Owner, View], HomeTable] = field(default_factory=OrderedDict)
     _names: int = 0
-    _pending: dict[Owner, Sequence[View]] = field(default_factory=dict)
+    _pending: list[tuple[Worker, Sequence[tuple[Owner, Sequence[View]]]]] = field(default_factory=list)
     _unanswered: _Unanswered = field(default_factory=_Unanswered)
 
     def read(self, path: bytes, identity: Identity | None = None, limit: int = 64 * 1024 * 1024) -> Found:
@@ -676,33 +682,41 @@ class Units:
         """Begins to read homes that will be wanted next, in one go; what does not answer is left to `table`."""
         self.collect()
         unanswered = self._unanswered
-        asked = {
-            owner: views
-            for owner, views in wanted
-            if self._known(owner, views[0]) is None and unanswered.reason(_home_of(owner)) is None
-        }
+        asked: dict[Owner, list[View]] = {}
+        for owner, views in wanted:
+            if self._known(owner, views[0]) is None and unanswered.reason(_home_of(owner)) is None:
+                asked.setdefault(owner, []).extend(views)
         if len(asked) < 2:
             return
-        self.worker.begin("tables", list(asked.items()))
-        self._pending = asked
+        workers = [self.worker, *self.helpers] if len(asked) >= WORTH_HELP else [self.worker]
+        items = list(asked.items())
+        for at, worker in enumerate(workers):
+            share = items[at :: len(workers)]
+            worker.begin("tables", share)
+            self._pending.append((worker, share))
 
     def collect(self) -> None:
         """Takes what was asked for ahead."""
-        asked, self._pending = self._pending, {}
-        if not asked:
-            return
+        pending, self._pending = self._pending, []
         unanswered = self._unanswered
-        try:
-            answers = self.worker.finish()
-        except Silent:
-            unanswered.silent(map(_home_of, asked))
-            return
-        except WorkerLost:
-            return
-        unanswered.answered()
-        unanswered.heard(map(_home_of, asked))
-        for (owner, views), (found, report) in zip(asked.items(), answers, strict=True):
-            self._take(owner, views, found, report)
+        for worker, asked in pending:
+            homes = [_home_of(owner) for owner, _ in asked]
+            try:
+                answers = worker.finish()
+            except Silent:
+                unanswered.silent(homes)
+                continue
+            except WorkerLost:
+                continue
+            unanswered.answered()
+            unanswered.heard(homes)
+            for (owner, views), (found, report) in zip(asked, answers, strict=True):
+                self._take(owner, views, found, report)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        for worker in (self.worker, *self.helpers):
+            worker.close()
 
     def _asked_twice(self, owner: Owner, views: Sequence[View]) -> tuple[list[HomeTable], Report]:
         """The rules of a home, by another worker where the first one is lost over it."""

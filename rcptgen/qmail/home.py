@@ -34,6 +34,7 @@ from rcptgen.source.tree import (
     Identity,
     IdentityUnavailable,
     NotRegular,
+    Reading,
     Refused,
     Regular,
     SourceTree,
@@ -286,13 +287,29 @@ class Home:
     def read(self, name: bytes, entry: EntryType) -> Judged | None:
         """The dot-qmail file `name`, read as its owner; None where the search goes on."""
         with self._as_owner():
-            directory = self.directory()
-            found = (
-                directory.read(name, limit=LONGEST_FILE, entry=entry)
-                if isinstance(directory, Directory)
-                else FailedForNow(errno.EAGAIN)
-            )
+            found = self.content(name, entry)
+        return self.judged(name, found)
+
+    def content(self, name: bytes, entry: EntryType) -> Reading:
+        """What the file `name` holds for whoever looks now: its owner, where that identity is taken."""
+        directory = self.directory()
+        if isinstance(directory, Directory):
+            return directory.read(name, limit=LONGEST_FILE, entry=entry)
+        return FailedForNow(errno.EAGAIN)
+
+    def only_forwards(self, found: Reading) -> Outcome | None:
+        """The outcome of a file with nothing but forwards in it, which most of them are; else None."""
+        if not isinstance(found, Regular) or found.status.mode & self.settings.forbidden_modes:
+            return None
+        plain = _FORWARDS.fullmatch(found.data) if len(found.data) <= 2 * MOST_LINES else None
+        return None if plain is None else self._forwards(plain[1].count(b"\n") + 1)
+
+    def judged(self, name: bytes, found: Reading) -> Judged | None:
+        """What is found of the dot-qmail file `name`; None where the search goes on."""
         path = self.path(name)
+        plain = self.only_forwards(found)
+        if plain is not None:
+            return Judged(path, _NONE, plain)
         if isinstance(found, Absent | NotRegular):
             return None
         if isinstance(found, Refused):
@@ -308,9 +325,6 @@ class Home:
         return self._judged(path, found)
 
     def _judged(self, path: bytes, found: Regular) -> Judged:
-        plain = _FORWARDS.fullmatch(found.data) if len(found.data) <= 2 * MOST_LINES else None
-        if plain is not None:
-            return Judged(path, _NONE, self._forwards(plain[1].count(b"\n") + 1), size=len(found.data))
         key = found.data, bool(found.status.mode & stat.S_IXUSR)
         known = self.alike.get(key)
         if known is not None:

@@ -185,7 +185,7 @@ class _Judging:
             # Where the rules below the prefix say all there is to say, they say it of `default`, too.
             if prefix in self._split:
                 return
-        self._exact[extension] = self._walk.shape(self._one(judged, extension), judged)
+        self._exact[extension] = self._walk.shape(self._one(judged, extension), judged.file)
 
     def _one(self, judged: Judged, extension: bytes) -> Outcome:
         """The outcome at one safe extension, whichever spelling (case, dot or colon) reaches it."""

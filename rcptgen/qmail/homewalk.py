@@ -155,7 +155,7 @@ class Walk:
         above: tuple[tuple[int, int], ...],
     ) -> None:
         """Every name of one directory that an extension can reach."""
-        skip = len(first)
+        skip, home = len(first), self.home
         dash = self.dash
         for name, entry in sorted(names, key=itemgetter(0)):
             if not name.startswith(first):
@@ -165,9 +165,12 @@ class Walk:
             if tail != tail.lower() or b"." in tail or safe_extension(extension, dash) != extension:
                 continue
             relative = where + name
-            judged = self.home.files.get(relative)
-            if judged is None:
-                judged = self.home.read(relative, entry if not where else EntryType.UNKNOWN)
+            found = home.content(relative, entry if not where else EntryType.UNKNOWN)
+            plain = home.only_forwards(found)
+            if plain is not None and not is_default(extension):
+                self.exact[extension] = self.shape(plain)
+                continue
+            judged = home.judged(relative, found)
             if judged is not None:
                 self.budget.read(judged)
                 self._add(extension, judged)
@@ -184,17 +187,17 @@ class Walk:
             assert answer is not None
             self.prefixes[extension[: -len(DEFAULT)]] = answer
         else:
-            self.exact[extension] = self.shape(judged.fixed, judged)
+            self.exact[extension] = self.shape(judged.fixed, judged.file)
         if len(self.exact) + len(self.open_files) > MOST_NAMES:
             raise Unlisted(_CROWDED)
 
-    def shape(self, found: Outcome, judged: Judged) -> Outcome:
+    def shape(self, found: Outcome, file: bytes = b"") -> Outcome:
         """One object for all files that say the same: the name completes the path (Outcome.named_from)."""
         known = self._shapes.get(id(found))
         if known is not None:
             return known[1]
         shape = found
-        if found.file in (b"", judged.file):
+        if found.file in (b"", file):
             shape = replace(found, file=self.home.path(self._stem), named_from=0)
         shape = self._shared.setdefault(shape, shape)
         self._shapes[id(found)] = found, shape

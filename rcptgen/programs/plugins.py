@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import entry_points
 
 from rcptgen.errors import ConfigurationError
 from rcptgen.qmail.model import ProgramModel
@@ -19,6 +18,10 @@ def plugin_models(names: Sequence[str]) -> dict[bytes, ProgramModel]:
     gives is no model.
     """
     found: dict[bytes, ProgramModel] = {}
+    if not names:
+        return found
+    from importlib.metadata import entry_points  # takes longer to load than most hosts take to be read
+
     for name in names:
         offers = list(entry_points(group=GROUP, name=name))
         if len(offers) != 1:

@@ -8,6 +8,7 @@ from rcptgen.programs.ezmlm import MANAGER
 from rcptgen.programs.ezmlm_dispatch import Dispatch
 from rcptgen.programs.ezmlm_posting import POSTING
 from rcptgen.programs.fastforward import FastForward
+from rcptgen.programs.filters import FILTERS
 from rcptgen.programs.plugins import plugin_models
 from rcptgen.programs.qmailtools import BounceSaying, CondRedirect, Except, Forward, Preline, QReceipt
 from rcptgen.programs.responders import Autorespond, Mailman, Safecat
@@ -38,6 +39,7 @@ def builtin_models(
         Autorespond(),
         Mailman(),
         Safecat(),
+        *FILTERS,
         *MANAGER,
         *POSTING,
         Dispatch(lambda: found),

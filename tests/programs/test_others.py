@@ -1,10 +1,11 @@
-"""dot-forward, autorespond, mailman's wrapper and safecat, as their sources have them."""
+"""dot-forward, autorespond, mailman's wrapper and safecat, as their sources have them; filters."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+from collections.abc import Sequence
 
 import pytest
 from fakehome import Files, situation, start
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from rcptgen.programs import builtin_models
 from rcptgen.programs.dotforward import Unparsable, addresses
-from rcptgen.qmail.model import UNKNOWN, Effect, Free, Text
+from rcptgen.programs.filters import FILTERS
+from rcptgen.qmail.model import UNKNOWN, Effect, Free, Presence, Situation, Text
 from rcptgen.rules.outcome import Kind
 from rcptgen.source.tree import Absent, Failure, Refused, Status
 
@@ -149,3 +151,18 @@ def test_safecat() -> None:
     assert run(b"safecat f new", {b"f": b""}).statuses == {111}
     assert run(b"safecat tmp").statuses == {100}
     assert run(b"safecat tmp", {}, UNKNOWN).approximate
+
+
+# --- programs that go by the message ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for one in FILTERS for name in one.names], ids=os.fsdecode)
+def test_what_goes_by_the_message_delivers_and_says_so(name: bytes) -> None:
+    found = builtin_models()[name].run([name, b"x"], Situation({}, lambda command: Presence.FOUND), _nothing)
+    assert found.approximate
+    assert {0, 100} <= found.statuses
+    assert "goes by the message" in found.reason
+
+
+def _nothing(words: Sequence[Text]) -> Effect:
+    raise AssertionError("starts nothing")

@@ -19,11 +19,11 @@ from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.staged import Staged
 from rcptgen.publish.state import State
 from rcptgen.publish.writer import GenerationWriter
+from rcptgen.reader import State as UnitState
 from rcptgen.request import MOST_LISTED, Held, Outcomes, Output, Progress, Request, Result
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Target, Unsayable, Widened, Writer
 from rcptgen.targets.witness import Proof, Wrong
-from rcptgen.units import State as UnitState
 
 STRETCH = 64
 MOST_WARNINGS = 10

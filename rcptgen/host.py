@@ -21,12 +21,14 @@ from rcptgen.qmail.hostfiles import HostFiles
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.routing import Local, Remote
 from rcptgen.qmail.users import DamagedUsers, Hit, Owner, usable_ids
+from rcptgen.reader import Account as HomeToCheck
+from rcptgen.reader import Question, Report, State
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.source.tree import Absent, FailedForNow, Identity
-from rcptgen.units import TIME_LIMIT, Question, Report, State, Units, Worker
-from rcptgen.units import Account as HomeToCheck
+from rcptgen.units import Units
 from rcptgen.vpopmail.settings import FILES
+from rcptgen.worker import TIME_LIMIT, Worker
 
 __all__ = ["Domain", "DomainKind", "DomainRules", "Host", "Trace", "Uncovered"]
 

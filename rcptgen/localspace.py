@@ -323,10 +323,12 @@ class _Piece:
 
     def _tail(self, home: HomeTable, head: bytes, tail: Table) -> None:
         """Puts the rules of what follows `head` into the view, but for what other rules or claims answer."""
+        start = self._relative + head
+        if head and self._nested and self._space.claimed_by_longer(self._claim, self._view + start):
+            return
         safe = safe_extension(head, self._claim.owner.dash)
         longer = [prefix for prefix in home.table.prefixes if prefix.startswith(safe) and len(prefix) > len(safe)]
         inside = [spelled[len(head) :] for one in longer for spelled in spellings(one) if spelled.startswith(head)]
-        start = self._relative + head
         for prefix, outcome in tail.prefixes.items():
             if any(prefix.startswith(one) for one in inside):
                 continue

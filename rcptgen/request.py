@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rcptgen.reader import Report
 from rcptgen.targets.base import Unsayable, Widened
-from rcptgen.units import Report
 
 MOST_LISTED = 100_000
 """Widened and unsayable rules that are kept one by one; beyond, they are only counted."""

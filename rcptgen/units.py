@@ -1,60 +1,32 @@
-"""What is read and judged together, its state, and the worker process that does the reading.
+"""What is read and judged together, and its state; asks the worker processes for it.
 
-Homes are read by a process of its own: one thread, real uid 0, which takes the identity
-of the record that owns a home around each access.  The parent never changes identity; it
-asks over a pipe, kills a worker that gives no sign of life for TIME_LIMIT seconds, and
-starts another.
+The parent never changes identity; it asks over a pipe, kills a worker that gives no sign
+of life for TIME_LIMIT seconds, and starts another.
 """
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
-import signal
-import socket
-import subprocess
-import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any, TypeVar
 
-from rcptgen.config import Config
-from rcptgen.errors import RcptgenError, Shortage
-from rcptgen.programs import builtin_models
-from rcptgen.programs.shell import run_line
-from rcptgen.programs.shellparse import plain_command
+from rcptgen.errors import Shortage
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Home, Settings, Step
-from rcptgen.qmail.hometable import HomeTable, home_tables
-from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
+from rcptgen.qmail.home import Step
+from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.users import Owner
+from rcptgen.reader import Account, Found, Question, Report, State, WorkerLost
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
-from rcptgen.source.outcomes import SHORTAGES
 from rcptgen.source.tree import (
-    Absent,
-    Directory,
     FailedForNow,
     Identity,
-    IdentityUnavailable,
-    NotRegular,
-    Refused,
-    Regular,
-    SourceTree,
-    Status,
-    TooLarge,
 )
-
-TIME_LIMIT = 30.0
-SIGN_OF_LIFE = 0.002
-"""The share of processor time below which a worker that does not answer counts as hanging."""
-
-MOST_ROUNDS = 20
-"""Time limits after which a worker is killed even while it works: nobody's files may hold up the others for ever."""
+from rcptgen.worker import Silent, Worker
 
 MOST_SILENT_SIBLINGS = 2
 """Silent homes below one directory after which the others there count as silent too: the mount is dead."""
@@ -65,8 +37,6 @@ MOST_SILENCES = 10
 MOST_LOST_IN_A_ROW = 3
 """Homes in a row that cost their worker after which the trouble is taken to be ours."""
 
-MOST_HOMES = 4096
-MOST_OPEN_HOMES = 256
 TABLES_KEPT = 8192
 PASSING_KEPT = 192
 NAMES_KEPT = 400_000
@@ -76,426 +46,10 @@ WORTH_HELP = 32
 
 SILENT = "the home directory does not answer"
 
-Found = Regular | Absent | Refused | FailedForNow | NotRegular | TooLarge
 _One = TypeVar("_One")
 _Answer = TypeVar("_Answer")
 _Home = tuple[int, bytes]
 """A home as somebody's: the uid, and the path."""
-
-
-class State(enum.StrEnum):
-    """The state of a unit; design and exit status hang on it."""
-
-    HEALTHY = "healthy"
-    DEFERRING = "deferring"
-    FAILED = "failed"
-    SUSPECT = "suspect"
-
-    @property
-    def weight(self) -> int:
-        """How bad it is, for a unit that is looked at more than once."""
-        return {State.HEALTHY: 0, State.DEFERRING: 1}.get(self, 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """One unit and its state; `path` is what it was read from, `reason` why it is not healthy."""
-
-    path: bytes
-    state: State
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One address for one home: whose it is, its extension and local name in their own case, its domain."""
-
-    owner: Owner
-    extension: bytes
-    local: bytes
-    host: bytes
-
-    def __reduce__(self) -> tuple[type[Question], tuple[object, ...]]:
-        # See Outcome.__reduce__.
-        return Question, (self.owner, self.extension, self.local, self.host)
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """An account to be looked at as qmail-getpw does: is the home there, and its own?"""
-
-    home: bytes
-    uid: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    root: bytes
-    access: str
-    settings: Settings
-    config: Config = field(default_factory=Config)
-
-
-# -- the worker's side ------------------------------------------------------------------------
-
-
-class Reader:
-    """Does the reading.  One of these lives in each worker."""
-
-    def __init__(self, session: _Session) -> None:
-        self._tree = SourceTree(session.root, access=session.access, record=False)  # type: ignore[arg-type]
-        self._settings = session.settings
-        self._models = builtin_models(
-            session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
-        )
-        self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
-        self._hanging: set[bytes] = set()
-        self._programs: dict[tuple[Identity, bytes], Presence] = {}
-        self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
-        self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
-
-    def _run_line(self, line: bytes, situation: Situation) -> Effect:
-        return run_line(line, situation, self._models)
-
-    def _opened(self, owner: Owner) -> Home:
-        return Home(
-            self._tree,
-            owner,
-            self._settings,
-            self._run_line,
-            plain=self._is_plain,
-            hanging=self._hanging,
-            programs=self._programs,
-        )
-
-    def _is_plain(self, line: bytes) -> bool:
-        words = plain_command(line)
-        return words is not None and words[0].rpartition(b"/")[2] in self._models
-
-    def _home(self, owner: Owner) -> Home:
-        key = (owner.user, owner.uid, owner.gid, owner.home)
-        home = self._homes.get(key)
-        if home is None:
-            home = self._homes[key] = self._opened(owner)
-            if len(self._homes) > MOST_HOMES:
-                oldest, dropped = self._homes.popitem(last=False)
-                dropped.close()
-                self._open.pop(oldest, None)
-        else:
-            self._homes.move_to_end(key)
-        if key in self._open:
-            self._open.move_to_end(key)
-        else:
-            self._open[key] = home
-            if len(self._open) > MOST_OPEN_HOMES:
-                self._open.popitem(last=False)[1].close()
-        return home
-
-    def read(self, path: bytes, identity: Identity | None, limit: int) -> Found:
-        """The file at `path`, read as `identity` (None: as root)."""
-        if identity is None:
-            return self._tree.read(path, limit=limit)
-        with self._tree.acting_as(identity):
-            return self._tree.read(path, limit=limit)
-
-    def qualify(self, accounts: Sequence[Account], identity: Identity, directory: bytes) -> list[bool | FailedForNow]:
-        """For each account whether its home is there and its own (qmail-getpw.c: userext)."""
-        try:
-            with self._tree.acting_as(identity):
-                answers = [self._qualifies(account, directory) for account in accounts]
-        except IdentityUnavailable as error:
-            # qmail-getpw is not even started then: qmail-lspawn defers.
-            cause = error.__cause__
-            number = cause.errno if isinstance(cause, OSError) else None
-            return [FailedForNow(number or errno.EAGAIN)] * len(accounts)
-        for answer in answers:
-            _no_shortage(answer, "looking at homes")
-        return answers
-
-    def _qualifies(self, account: Account, directory: bytes) -> bool | FailedForNow:
-        if not account.home:
-            # stat(2) finds nothing under an empty path, in whatever directory.
-            return False
-        found = self._tree.status(os.path.join(directory, account.home))
-        return found if isinstance(found, FailedForNow) else isinstance(found, Status) and found.uid == account.uid
-
-    def emptied(self, directories: Sequence[bytes]) -> list[bytes]:
-        """Those of the directories that show nothing: what a lost mount leaves.  One that fails shows nothing."""
-        return [path for path in directories if not self._names(path)]
-
-    def _names(self, path: bytes) -> bool:
-        """Whether a directory shows any names."""
-        directory = self._tree.directory(path)
-        _no_shortage(directory, "looking at directories")
-        if not isinstance(directory, Directory):
-            return False
-        with directory:
-            names = directory.names()
-        _no_shortage(names, "looking at directories")
-        return isinstance(names, list) and bool(names)
-
-    def mounted(self, paths: Sequence[bytes]) -> list[bytes]:
-        """Those of the paths that are not mount points (as os.path.ismount has it); one that fails is none."""
-        return [path for path in paths if not self._is_mount(path)]
-
-    def _is_mount(self, path: bytes) -> bool:
-        path = path.rstrip(b"/") or b"/"
-        if not path.startswith(b"/") or self._tree.link(path) is not None:
-            return False
-        here, above = self._tree.status(path), self._tree.status(os.path.join(path, b".."))
-        _no_shortage(here, "looking at mount points")
-        _no_shortage(above, "looking at mount points")
-        if not isinstance(here, Status) or not isinstance(above, Status):
-            return False
-        return here.device != above.device or here.inode == above.inode
-
-    def table(self, owner: Owner, views: Sequence[View]) -> tuple[list[HomeTable], Report]:
-        """The rules of one home in each view, and its state; one table where the view does not matter.
-
-        Nothing of it is kept: the tables are the parent's to keep.
-        """
-        for model in self._preparing:
-            model.prepare()
-        home = self._opened(owner)
-        try:
-            found = home_tables(home, owner.dash, views)
-            return found, self._report(owner, home, found[0].table)
-        finally:
-            home.close()
-
-    def tables(self, wanted: Sequence[tuple[Owner, Sequence[View]]]) -> list[tuple[list[HomeTable], Report]]:
-        """The rules of several homes."""
-        return [self.table(owner, views) for owner, views in wanted]
-
-    def sizes(self, owners: Sequence[Owner]) -> list[int]:
-        """How many dot-qmail files each home has; none where that cannot be seen."""
-        found = []
-        for owner in owners:
-            home = self._opened(owner)
-            try:
-                found.append(len(home.listing() or ()))
-            except IdentityUnavailable:
-                found.append(0)
-            finally:
-                home.close()
-        return found
-
-    def _report(self, owner: Owner, home: Home, table: Table) -> Report:
-        if home.failure is not None:
-            return Report(owner.home, State.FAILED, os.strerror(home.failure.errno))
-        for trouble in sorted(home.troubles, key=lambda one: not one.failed):
-            state = State.FAILED if trouble.failed else State.SUSPECT
-            return Report(owner.home, state, f"{shown(trouble.path)}: {trouble.reason}")
-        of_home = home.state()
-        if of_home is not None and of_home.verdict is Verdict.DEFER:
-            return Report(owner.home, State.DEFERRING, of_home.reason)
-        deferred = [outcome.at(next(iter(names))) for outcome, names in table.groups.items()]
-        for outcome in [*deferred, *table.prefixes.values()]:
-            if outcome.verdict is Verdict.DEFER:
-                return Report(owner.home, State.DEFERRING, f"{shown(outcome.file)}: {outcome.reason}")
-        return Report(owner.home, State.HEALTHY)
-
-    def judge(self, questions: Sequence[Question], explain: bool) -> list[tuple[Outcome, list[Step]]]:
-        """What the homes do with the addresses, with the steps on the way where they are wanted."""
-        answers = []
-        for one in questions:
-            steps: list[Step] = []
-            home = self._home(one.owner)
-            found = home.judge(one.owner.dash, one.extension, one.local, one.host, steps if explain else None)
-            answers.append((found, steps))
-        return answers
-
-
-def _no_shortage(found: object, doing: str) -> None:
-    """Raises Shortage where a look failed for want of something of our own."""
-    if isinstance(found, FailedForNow) and found.shortage:
-        raise Shortage(f"{doing}: {os.strerror(found.errno)}")
-
-
-def serve(descriptor: int) -> None:
-    """The worker: answers requests from `descriptor` until it closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.umask(0o077)
-    pipe: Connection[Any, Any] = Connection(descriptor)
-    reader: Reader | None = None
-    while True:
-        try:
-            name, arguments = pipe.recv()
-        except (EOFError, OSError):
-            return
-        try:
-            if name == "open":
-                reader = Reader(*arguments)
-                answer: Any = None
-            else:
-                assert reader is not None
-                answer = getattr(reader, name)(*arguments)
-        except RcptgenError as error:
-            answer = error
-        except MemoryError:
-            answer = WorkerLost(NO_MEMORY)
-        except OSError as error:
-            if error.errno not in SHORTAGES:
-                raise
-            answer = Shortage(f"the worker: {os.strerror(error.errno or 0)}")
-        try:
-            try:
-                pipe.send(answer)
-            except MemoryError:
-                pipe.send(WorkerLost(NO_MEMORY))
-        except OSError:
-            # Whoever asked was killed, or gave up.
-            return
-
-
-# -- the parent's side --------------------------------------------------------------------------
-
-
-NO_MEMORY = "out of memory in the worker"
-
-
-class WorkerLost(Shortage):
-    """The worker ended in the middle of an answer, or had no memory for it."""
-
-
-class Silent(Exception):
-    """The worker gave no answer in time; it was killed."""
-
-
-def _why(error: Exception) -> str:
-    return f" ({error})" if str(error) else ""
-
-
-class Worker:
-    """One worker process and the pipe to it; starts again by itself after a kill."""
-
-    def __init__(
-        self, root: bytes, settings: Settings, config: Config | None = None, *, time_limit: float = TIME_LIMIT
-    ) -> None:
-        self._session = _Session(root, "auto", settings, config or Config())
-        self._time_limit = time_limit
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection[Any, Any] | None = None
-        self._begun = ""
-
-    def ask(self, name: str, *arguments: Any) -> Any:
-        """The worker's answer.
-
-        Raises Silent where there is none in time, WorkerLost where it ended or had no memory
-        for it, and the RcptgenError that is its answer: Shortage where it ran out of something.
-        """
-        self.begin(name, *arguments)
-        return self.finish()
-
-    def begin(self, name: str, *arguments: Any) -> None:
-        """Asks, and leaves the worker to it; `finish` must come next.  Raises Shortage where no worker starts."""
-        if self._pipe is None:
-            self._start()
-        self._send(name, arguments)
-
-    def finish(self) -> Any:
-        """The answer to what was begun; see `ask`."""
-        try:
-            answer = self._receive()
-        except (EOFError, OSError) as error:
-            self._kill()
-            raise WorkerLost(f"the worker process ended while it read the host{_why(error)}") from None
-        if isinstance(answer, WorkerLost):
-            self._kill()
-        if isinstance(answer, RcptgenError):
-            raise answer
-        return answer
-
-    def _exchange(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        self._send(name, arguments)
-        return self._receive()
-
-    def _send(self, name: str, arguments: tuple[Any, ...]) -> None:
-        assert self._pipe is not None
-        self._begun = name
-        try:
-            self._pipe.send((name, arguments))
-        except OSError:
-            # It has ended; `_receive` will find out.
-            pass
-
-    def _receive(self) -> Any:
-        assert self._pipe is not None
-        worked = self._worked()
-        rounds = 0
-        while not self._pipe.poll(self._time_limit):
-            # A large home takes long, a dead mount does nothing at all.
-            rounds += 1
-            before, worked = worked, self._worked()
-            if worked - before < SIGN_OF_LIFE * self._time_limit or rounds >= MOST_ROUNDS:
-                self._kill()
-                raise Silent(self._begun)
-        return self._pipe.recv()
-
-    def _worked(self) -> float:
-        """The seconds of processor time that the worker has used."""
-        assert self._process is not None
-        try:
-            with open(f"/proc/{self._process.pid}/stat", "rb") as stat:
-                fields = stat.read().rpartition(b")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _start(self) -> None:
-        try:
-            ours, theirs = socket.socketpair()
-        except OSError as error:
-            raise Shortage(f"cannot start a worker: {os.strerror(error.errno or errno.EIO)}") from None
-        # Isolated: neither the environment nor the working directory can feed code to root.
-        # The package is imported from where we run from.
-        path = [place for place in sys.path if place]
-        code = f"import sys; sys.path[:0] = {path!r}; from rcptgen.units import serve; serve({theirs.fileno()})"
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-c", code],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                cwd="/",
-            )
-        except OSError as error:
-            ours.close()
-            raise Shortage(f"cannot start a worker: {os.strerror(error.errno or errno.EIO)}") from None
-        finally:
-            theirs.close()
-        self._pipe = Connection(ours.detach())
-        try:
-            answer = self._exchange("open", (self._session,))
-        except (EOFError, OSError, Silent) as error:
-            self._kill()
-            raise Shortage(f"the worker process did not start{_why(error)}") from None
-        if isinstance(answer, RcptgenError):
-            self._kill()
-            raise Shortage(str(answer)) if isinstance(answer, WorkerLost) else answer
-
-    def _kill(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            try:
-                self._process.wait(0.5)
-            except subprocess.TimeoutExpired:
-                # Stuck in the kernel (a dead NFS server): it goes when the call returns.
-                pass
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
-
-    def close(self) -> None:
-        """Ends the worker."""
-        if self._pipe is not None:
-            self._pipe.close()
-            self._pipe = None
-        if self._process is not None:
-            try:
-                self._process.wait(2)
-            except subprocess.TimeoutExpired:
-                self._kill()
-            self._process = None
 
 
 @dataclass(slots=True)

@@ -11,7 +11,8 @@ import pytest
 
 from rcptgen.config import Config
 from rcptgen.qmail.home import Settings
-from rcptgen.units import Reader, Worker
+from rcptgen.reader import Reader
+from rcptgen.worker import Worker
 
 
 class InProcess(Worker):

@@ -26,7 +26,7 @@ from typing import Any
 import pytest
 from hosts import Host, Thing
 
-from rcptgen import units
+from rcptgen import reader, worker
 from rcptgen.cli import run
 from rcptgen.publish.cdb import read_cdb
 from rcptgen.targets import target
@@ -169,7 +169,7 @@ class Forked:
             os.closerange(3, pipe)
             os.closerange(pipe + 1, min(1 << 16, os.sysconf("SC_OPEN_MAX")))
             os.chdir("/")
-            units.serve(pipe)
+            reader.serve(pipe)
         finally:
             os._exit(1)
 
@@ -185,7 +185,7 @@ class Forked:
 
 
 def _starting(start: Callable[..., Any]) -> types.SimpleNamespace:
-    """What stands for the module subprocess in units."""
+    """What stands for the module subprocess in worker."""
     return types.SimpleNamespace(Popen=start, DEVNULL=subprocess.DEVNULL, TimeoutExpired=subprocess.TimeoutExpired)
 
 
@@ -193,8 +193,8 @@ def _starting(start: Callable[..., Any]) -> types.SimpleNamespace:
 def forked_workers() -> Iterator[None]:
     """Workers are forks, unless something else has been arranged for them."""
     with pytest.MonkeyPatch.context() as patch:
-        if vars(units)["subprocess"] is subprocess:
-            patch.setattr(units, "subprocess", _starting(Forked))
+        if vars(worker)["subprocess"] is subprocess:
+            patch.setattr(worker, "subprocess", _starting(Forked))
         yield
 
 
@@ -230,17 +230,17 @@ def faults(*, time_limit: float | None = None, **wanted: Any) -> Iterator[Starte
 
     def start(arguments: list[str], **options: Any) -> subprocess.Popen[bytes]:
         *head, code = arguments
-        mark = "from rcptgen.units import serve;"
+        mark = "from rcptgen.reader import serve;"
         assert mark in code
         prepared = code.replace(mark, f"import faulty; faulty.install(**{wanted!r}); {mark}")
         return subprocess.Popen([*head, prepared], **options)
 
-    ordinary = units.Worker.__init__
+    ordinary = worker.Worker.__init__
 
-    def limited(self: units.Worker, root: bytes, *told: Any, **given: Any) -> None:
+    def limited(self: worker.Worker, root: bytes, *told: Any, **given: Any) -> None:
         ordinary(self, root, *told, **(given if time_limit is None else {"time_limit": time_limit}))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(units, "subprocess", _starting(start))
-        patch.setattr(units.Worker, "__init__", limited)
+        patch.setattr(worker, "subprocess", _starting(start))
+        patch.setattr(worker.Worker, "__init__", limited)
         yield Started(wanted)

@@ -17,8 +17,8 @@ from rcptgen.cli import Globals, safe
 from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
+from rcptgen.reader import State
 from rcptgen.rules.shown import as_json, shown
-from rcptgen.units import State
 
 PATIENCE = 1.0
 REASONS_SHOWN = 8

@@ -10,12 +10,12 @@ from rcptgen.cli import Globals
 from rcptgen.errors import SourceFailed
 from rcptgen.host import Host
 from rcptgen.policy import Policy
+from rcptgen.reader import State
 from rcptgen.rules.shown import shown
 from rcptgen.targets import target as target_called
 from rcptgen.targets import target_names
 from rcptgen.targets.base import Line
 from rcptgen.targets.witness import Proof
-from rcptgen.units import State
 
 MOST_SHOWN = 20
 

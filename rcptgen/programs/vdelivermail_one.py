@@ -13,7 +13,7 @@ from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import Derived, Effect, Situation, Text
 from rcptgen.rules.outcome import Kind
 from rcptgen.vpopmail.assign import Assigned, Assignments, lowerit
-from rcptgen.vpopmail.backend import Backend, Crash, Domain, Unavailable, User
+from rcptgen.vpopmail.backend import Backend, Crash, Domain, Noticed, Unavailable, User
 from rcptgen.vpopmail.choice import Backends
 from rcptgen.vpopmail.text import c_string, is_domain_valid, is_username_valid
 
@@ -124,15 +124,21 @@ class Process:
         base, dash, extension = name.partition(b"-")
         if not self.settings.qmail_ext:
             dash = extension = b""
-        lines, default = self.alias(name)
+        files = dotqmail_names(extension.replace(b".", b":"))
+        user, by_base = None, False
+        try:
+            lines, default = self.alias(name)
+            if not lines:
+                user = self.user(name)
+                by_base = user is None and bool(dash)
+                user = self.user(base) if by_base else user
+        except Unavailable as error:
+            if error.noticed is Noticed.ALL or (error.noticed is Noticed.UNDASHED and not dash):
+                raise
+            return self.unnoticed(error, files, loops)
         if lines:
             return self.carried_out(lines, loops, default)
-        files = dotqmail_names(extension.replace(b".", b":"))
-        user = self.user(name)
-        if user is not None:
-            return self.delivered(user, files, loops)
-        user = self.user(base) if dash else None
-        return self.delivered(user, files, loops, by_base=True) if user else self.not_found(files, loops)
+        return self.delivered(user, files, loops, by_base=by_base) if user else self.not_found(files, loops)
 
     @staticmethod
     def _loops(address: bytes | None, line: bytes) -> bool:
@@ -224,6 +230,12 @@ class Process:
         for line in lines:
             delivery.line(c_string(line))
         return delivery.effect(Kind.VALIAS)
+
+    def unnoticed(self, error: Unavailable, files: Sequence[bytes], loops: Loops) -> Effect:
+        """The effect where vdelivermail takes a database that does not answer for one without the user."""
+        effect = self.not_found(files, loops)
+        reason = f"{effect.reason} (vdelivermail does not notice: {error.reason})"
+        return replace(effect, reason=reason, file=effect.file or error.source)
 
     def not_found(self, files: Sequence[bytes], loops: Loops) -> Effect:
         """The effect of the instruction (vdelivermail.c: usernotfound)."""

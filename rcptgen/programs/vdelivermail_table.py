@@ -6,18 +6,17 @@ joined names that the back end gave.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from rcptgen.programs.vdelivermail_lines import BOUNCE, DEFER
 from rcptgen.programs.vdelivermail_one import CRASH, INVALID, LOOP, Process, ends
 from rcptgen.programs.vdelivermail_users import DOTQMAIL, dotqmail_names
 from rcptgen.qmail.model import Effect, Effects
-from rcptgen.rules.table import SEPARATOR, Names
+from rcptgen.rules.names import SEPARATOR, Names
 from rcptgen.source.tree import Status
 from rcptgen.vpopmail.assign import LONGEST_NAME
-from rcptgen.vpopmail.backend import Crash, Unavailable, User
+from rcptgen.vpopmail.backend import Crash, Noticed, Unavailable, User
 from rcptgen.vpopmail.packed import pack, pieces
 from rcptgen.vpopmail.text import all_valid, is_domain_valid, is_username_valid
 
@@ -46,7 +45,11 @@ def every(process: Process) -> Effects:
             return Effects({}, {b"": ends(BOUNCE, LOOP)})
         return _Enumeration(process).effects()
     except Unavailable as error:
-        return Effects({}, {b"": _for_some(ends(DEFER, error.reason, error.source))})
+        effect = ends(DEFER, error.reason, error.source)
+        if error.noticed is not Noticed.ALL:
+            # Nothing of this is published; whoever asks all the same is told of no refusal.
+            effect = min(effect, process.unnoticed(error, [DOTQMAIL], lambda line: False), key=_order)
+        return Effects({}, {b"": _for_some(effect)})
     except Crash:
         return Effects({}, {b"": _for_some(ends(DEFER, CRASH))})
 
@@ -67,6 +70,8 @@ class _Enumeration:
         self._alias_prefixes: dict[bytes, Effect] = {}
         self._taken_out: set[bytes] = set()
         self._looping: set[bytes] = set()
+        self._made: Effect | None = None
+        """The effect for whoever gets a directory where the domain has nothing yet: always the same."""
 
     def effects(self) -> Effects:
         """All of it."""
@@ -144,19 +149,34 @@ class _Enumeration:
         """Users whose directories are their names below `parent`."""
         process = self._process
         joined = names.joined
-        if joined is None or not all_valid(joined) or names.odd:
+        if joined is None or names.odd or not all_valid(joined):
             valid = [name for piece in pieces(names) for name in piece if is_username_valid(name)]
             names = pack([SEPARATOR.join(valid)] if valid else [])
-            if not len(names):
+            joined = names.joined
+            if joined is None:
                 return
-        listing = None if process.mailboxes.is_granted(parent + b"/x") else process.mailboxes.names(parent)
-        there = listing if isinstance(listing, dict) else {}
-        alone = self._alone(parent, names, there, may_be_long=listing is not None)
-        apart = set(alone)
-        some = next((name for piece in pieces(names) for name in piece if name not in apart), None)
-        effect = None
-        if some is not None:
+        room, listing = LONGEST_NAME - 1, None
+        if not process.mailboxes.is_granted(parent + b"/x"):
+            listing = process.mailboxes.names(parent)
+            room = min(room, max(LONG_DIRECTORY - len(parent) - 1, 0))
+        there: Mapping[bytes, object] = listing if isinstance(listing, dict) else {}
+        if there and (b"/" in joined or b"." in names or b".." in names):
+            # A listing does not say whether these are there.
+            unlisted = (name for piece in pieces(names) for name in piece if b"/" in name or name in (b".", b".."))
+            there = {**there, **dict.fromkeys(unlisted)}
+        alone = _alone(names, there, room)
+        effect = self._made if process.mailboxes.is_missing(parent) else None
+        if alone:
+            apart = set(alone)
+            some = next((name for piece in pieces(names) for name in piece if name not in apart), None)
+        else:
+            apart, some = set(), joined.partition(SEPARATOR)[0]
+        if some is None:
+            effect = None
+        elif effect is None:
             effect = self._told(process.delivered(self._plain(parent, some), [DOTQMAIL], self._loops))
+            if process.mailboxes.is_missing(parent):
+                self._made = effect
         for name in alone:
             user = self._plain(parent, name)
             own = self._told(process.delivered(user, self._files(name), self._loops))
@@ -177,15 +197,6 @@ class _Enumeration:
                     for name in piece:
                         if b"-" not in name and name not in known:
                             self._put_prefix(name + b"-", effect)
-
-    def _alone(self, parent: bytes, names: Names, there: Iterable[bytes], *, may_be_long: bool) -> list[bytes]:
-        """The names that must be judged one by one: a directory is there, or the path or the name is too long."""
-        room = max(LONG_DIRECTORY - len(parent) - 1, 0) if may_be_long else LONGEST_NAME
-        room = min(room, LONGEST_NAME - 1)
-        too_long = re.compile(rb"(?:\A|\n)[^\n]{%d}" % (room + 1))
-        if not there and not too_long.search(names.joined or b""):
-            return []
-        return [name for piece in pieces(names) for name in piece if name in there or len(name) > room]
 
     def _plain(self, parent: bytes, name: bytes) -> User:
         return User(name, 0, parent + b"/" + name, self._file)
@@ -313,6 +324,17 @@ class _Enumeration:
         for effect, names in single.items():
             groups[effect] = pack([SEPARATOR.join(names)])
         return {effect: found for effect, found in groups.items() if len(found)}
+
+
+def _alone(names: Names, there: Mapping[bytes, object], room: int) -> list[bytes]:
+    """The names that must be judged one by one: they are there, or longer than there is room for."""
+    return [
+        name
+        for piece in pieces(names)
+        if not there.keys().isdisjoint(piece) or max(map(len, piece)) > room
+        for name in piece
+        if name in there or len(name) > room
+    ]
 
 
 def _packed(joined: list[bytes | bytearray]) -> Names:

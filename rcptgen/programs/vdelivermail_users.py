@@ -19,6 +19,8 @@ LONGEST_MADE = 160
 """vpopmail.h: MAX_PW_DIR, the longest directory that vpopmail makes for a user."""
 
 MOST_LISTINGS = 4
+_MISSING = Absent(errno.ENOENT)
+_NO_NAMES = frozenset((b"", b".", b".."))
 
 LOCKED = "the mailbox is locked"
 MAILBOX = "vpopmail mailbox"
@@ -59,11 +61,25 @@ class Mailboxes:
 
     def names(self, directory: bytes) -> dict[bytes, EntryType] | Failure:
         """What Look.names says; the last directories are remembered."""
+        if self.is_missing(directory):
+            return _MISSING
         if directory not in self._listings:
             if len(self._listings) >= MOST_LISTINGS:
                 self._listings.clear()
             self._listings[directory] = self._look.names(directory)
         return self._listings[directory]
+
+    def is_missing(self, directory: bytes) -> bool:
+        """Whether a listing of the domain's directory, made before, shows that there is no such one below it.
+
+        Then it can be made, if only the domain's directory can be written to.
+        """
+        base = self._domain.directory
+        listed = self._listings.get(base)
+        if not isinstance(listed, dict) or not directory.startswith(base + b"/"):
+            return False
+        first, *others = directory[len(base) + 1 :].split(b"/")
+        return first not in listed and _NO_NAMES.isdisjoint((first, *others))
 
     def effect(self, user: User, files: Sequence[bytes], delivery: Delivery, *, by_base: bool = False) -> Effect:
         """What becomes of a message for the user, whose `.qmail` is the first of `files` that is there.
@@ -117,8 +133,11 @@ class Mailboxes:
             return
         parent, _, name = directory.rpartition(b"/")
         listed = self._listings.get(parent)
-        if isinstance(listed, dict) and name not in listed and name not in (b"", b".", b".."):
-            found: Status | Failure = Absent(errno.ENOENT)
+        if self.is_missing(directory):
+            found: Status | Failure = _MISSING
+            can_make = self._may_write(self._domain.directory)
+        elif isinstance(listed, dict) and name not in listed and name not in (b"", b".", b".."):
+            found = _MISSING
             can_make = self.inside(directory) is not None and self._may_write(parent)
         else:
             found = self._look.status(directory)

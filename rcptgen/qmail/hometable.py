@@ -21,6 +21,8 @@ MOST_COLONS = 4
 """Dots or colons in a name up to which every spelling is told apart."""
 MOST_RUNS = 20_000
 """Lines that one file may have run for all the constants it asks for."""
+MOST_WIDENED = 6
+"""Commands of one file of which each may refuse or not, up to which every combination is tried."""
 
 _LETTERS = [bytes((letter,)) for letter in b"abcdefghijklmnopqrstuvwxyz"]
 _TWO_WAYS = [*_LETTERS, b":"]
@@ -240,9 +242,11 @@ class _Judging:
                 # The line is the command: there is nothing to be run again.
                 found = known[effects] = self._home.composed(judged, effects[0])
             if found is None:
-                chosen = dict(zip(keys, effects, strict=True))
-                texts = Free(choices={}, chosen=chosen), Free(choices={}, chosen=chosen)
-                found = known[effects] = _best(self._tried(judged, *texts))
+                ways: list[Outcome] = []
+                for way in _ways(effects):
+                    chosen = dict(zip(keys, way, strict=True))
+                    ways += self._tried(judged, Free(choices={}, chosen=chosen), Free(choices={}, chosen=chosen))
+                found = known[effects] = _best(ways)
             return found
 
         self._split.add(prefix)
@@ -370,6 +374,21 @@ def _composed(tables: Sequence[Effects], outcome: Callable[[tuple[Effect, ...]],
     beginnings = {prefix for table in tables for prefix in table.prefixes}
     prefixes = {one: outcome(tuple(table.covering(one) for table in tables)) for one in sorted(beginnings)}
     return Table.of_groups({one: Names.union(parts) for one, parts in groups.items()}, prefixes)
+
+
+def _ways(effects: tuple[Effect, ...]) -> Iterator[tuple[Effect, ...]]:
+    """What commands do with all texts that they take for one: where some of those are refused, that too.
+
+    The lines may turn a refusal into anything (`except`, `||`), so they are run with it.
+    """
+    if sum(one.widened for one in effects) > MOST_WIDENED:
+        yield effects
+        return
+    yield from product(*((replace(one, widened=False), _refused(one)) if one.widened else (one,) for one in effects))
+
+
+def _refused(effect: Effect) -> Effect:
+    return Effect(frozenset({100}), Kind.PROGRAM, effect.reason, file=effect.file, line=effect.line)
 
 
 def _best(found: list[Outcome]) -> Outcome:

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from itertools import compress
-from operator import add
 from typing import ClassVar
 
 from rcptgen.errors import RcptgenError
@@ -31,6 +29,9 @@ _CHUNK = 1 << 20
 _BATCH = 1 << 18
 _LENGTHS = struct.Struct("<II")
 _TABLES = struct.Struct("<512I")
+_STARTS = int.from_bytes(b"\xff\xff\xff\xff\0\0\0\0" * 256, "little")
+_LAST = 64 * 255
+_ALL_BUT_LAST = (1 << _LAST) - 1
 
 
 class DamagedCdb(RcptgenError):
@@ -50,14 +51,16 @@ def hash_of(key: bytes) -> int:
 class CdbFile:
     """A file as a reader of cdbs takes it: look-ups look at nothing but what they need (cdb_seek.c).
 
-    `fetch` gives the bytes at a position, fewer where the file ends.
+    `fetch` gives the bytes at a position, fewer where the file ends; `mtime_ns` is when it was
+    written, where that is known.
     """
 
-    __slots__ = ("_fetch", "name", "size")
+    __slots__ = ("_fetch", "mtime_ns", "name", "size")
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int, name: str) -> None:
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int, name: str, mtime_ns: int | None = None) -> None:
         self._fetch = fetch
         self.size = size
+        self.mtime_ns = mtime_ns
         self.name = name
 
     def get(self, key: bytes, hash_of: Callable[[bytes], int] = hash_of) -> bytes | None:
@@ -178,6 +181,15 @@ def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
     """Where the records end, and how many slots the hash tables have."""
     if len(header) < HEADER:
         raise DamagedCdb(f"{called}: {len(header)} bytes are too few for a cdb; truncated, or not a cdb")
+    # Tables that follow one upon the other, as makers write them, are told by sums of the whole header, seen as
+    # numbers of 64 bits: this is done for every domain of a host.
+    both = int.from_bytes(header, "little")
+    places = both & _STARTS
+    ends = places + ((both >> 32 & _STARTS) << 3)
+    if ends & _ALL_BUT_LAST == places >> 64:
+        end, last = places & 0xFFFFFFFF, ends >> _LAST
+        if HEADER <= end < last <= size:
+            return end, (last - end) // SLOT
     numbers = _TABLES.unpack(header)
     starts, slots = numbers[::2], numbers[1::2]
     total = sum(slots)
@@ -186,12 +198,9 @@ def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
         if size != HEADER or set(starts) != {HEADER}:
             raise DamagedCdb(f"{called}: damaged: no hash tables")
         return HEADER, 0
-    # This is done for every domain of a host: nothing but calls of C, unless a table without slots points nowhere.
-    end = min(compress(starts, slots))
-    last = max(map(add, starts, map(SLOT.__mul__, slots)))
-    if last > size:
-        last = max(at + SLOT * count for at, count in zip(starts, slots, strict=True) if count)
-    if end < HEADER or last > size:
+    tables = [(at, count) for at, count in zip(starts, slots, strict=True) if count]
+    end = min(at for at, _ in tables)
+    if end < HEADER or any(at + count * SLOT > size for at, count in tables):
         raise DamagedCdb(f"{called}: truncated or damaged: a hash table lies outside its {size} bytes")
     # Tables that overlap would let a small file claim room for any number of records.
     if total * SLOT > size - end:

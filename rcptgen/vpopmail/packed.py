@@ -16,8 +16,9 @@ class PackedNames(Names):
     __slots__ = ()
 
     def __init__(self, joined: bytes | None) -> None:
-        super().__init__(())
+        # Made for every domain: without sorting nothing.
         self._joined = joined
+        self._odd = ()
         self.count = 0 if joined is None else joined.count(SEPARATOR) + 1
 
 

@@ -10,35 +10,23 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
 import stat
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rcptgen.qmail.look import Look
 from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
-from rcptgen.rules.names import SEPARATOR, Names
+from rcptgen.rules.names import SEPARATOR
 from rcptgen.source.tree import FailedForNow, NotRegular, Refused, Regular, Status, TooLarge
-from rcptgen.vpopmail.assign import LONGEST_NAME
-from rcptgen.vpopmail.backend import Aliases, Crash, Domain, Unavailable, User, Users
-from rcptgen.vpopmail.packed import pack
+from rcptgen.vpopmail.backend import Aliases, Domain, Unavailable, User, Users
+from rcptgen.vpopmail.gathered import gathered, in_batches, user_of
 from rcptgen.vpopmail.salvage import LARGEST, Record, findable
-from rcptgen.vpopmail.text import atoi, c_string, is_username_valid
-
-BOUNCE_FLAG = 0x10
-"""vpopmail.h: BOUNCE_MAIL, the one bit of the gid field that deliveries look at."""
+from rcptgen.vpopmail.text import c_string
 
 LINE = 511
 """vcdb.c: make_vpasswd_cdb reads pieces of so many bytes (MAX_BUFF_CDB)."""
 
 FAR_APART = 5
 """vpasswd and its cdb differ by so many names, and by half, before that is suspicious."""
-
-_BATCH = 1 << 16
-_SHARES = 32
-_MOST_FLAGS = 4096
-_LEAST_FIELDS = 3
-_TOO_LONG = re.compile(rb"(?:\A|\n)[^\n]{%d}" % (LONGEST_NAME + 1))
 
 
 class VpasswdBackend:
@@ -67,7 +55,7 @@ class VpasswdBackend:
                 raise Unavailable(path, str(error)) from None
         else:
             data = next((data for key, data in _rebuilt(look, domain) if key == name), None)
-        return None if data is None else _user(name, data, path)
+        return None if data is None else user_of(name, data, path)
 
     def users(self, look: Look, domain: Domain) -> Users:
         """All of them, the first record of each name."""
@@ -77,9 +65,9 @@ class VpasswdBackend:
             return Users({}, (), (), path)
         if opened is None:
             rebuilt = _rebuilt(look, domain)
-            return _gathered(lambda: iter(rebuilt), path)
+            return gathered(lambda: in_batches(rebuilt), path)
         try:
-            found = _gathered(opened.records, path)
+            found = gathered(opened.batches, path)
             _lead_to_records(opened, found)
         except DamagedCdb as error:
             look.suspect(path, str(error))
@@ -87,7 +75,7 @@ class VpasswdBackend:
         except OSError as error:
             look.failed(path, str(error))
             raise Unavailable(path, str(error)) from None
-        self._compared(look, domain, path, found)
+        self._compared(look, domain, opened, path, found)
         return found
 
     def alias(self, look: Look, domain: Domain, names: Iterable[bytes]) -> Sequence[bytes]:
@@ -99,11 +87,13 @@ class VpasswdBackend:
         return Aliases()
 
     @staticmethod
-    def _compared(look: Look, domain: Domain, path: bytes, found: Users) -> None:
+    def _compared(look: Look, domain: Domain, opened: CdbFile, path: bytes, found: Users) -> None:
         """Tells where vpasswd is newer and holds very different numbers of names."""
         text = domain.directory + b"/vpasswd"
-        newer, older = look.status(text), look.status(path)
-        if not isinstance(newer, Status) or not isinstance(older, Status) or newer.mtime_ns <= older.mtime_ns:
+        newer, made_at = look.status(text), opened.mtime_ns
+        if made_at is None and isinstance(older := look.status(path), Status):
+            made_at = older.mtime_ns
+        if not isinstance(newer, Status) or made_at is None or newer.mtime_ns <= made_at:
             return
         reading = look.read(text, limit=LARGEST)
         if not isinstance(reading, Regular):
@@ -123,145 +113,7 @@ def _open(look: Look, path: bytes) -> CdbFile | NotRegular | None:
     return found if isinstance(found, CdbFile | NotRegular) else None
 
 
-def _user(name: bytes, data: bytes, file: bytes) -> User:
-    """A user's record; raises Crash where it has fewer fields than vauth_getpw takes for granted."""
-    fields = c_string(data).split(b":", 5)
-    if len(fields) < _LEAST_FIELDS:
-        raise Crash
-    return User(name, atoi(fields[2]), fields[4] if len(fields) > 4 else b"", file)
-
-
-# -- all users --------------------------------------------------------------------------------
-
-
-def _gathered(walk: Callable[[], Iterator[Record]], path: bytes) -> Users:
-    """The users among all the records, the first of each name.
-
-    Names that are there twice are rare: the records are walked a second time for them only.
-    A million names cost their bytes and eight more each while this lasts.
-    """
-    found = _Sorted(path)
-    repeated = found.take(walk())
-    if repeated:
-        found = _Sorted(path)
-        found.take(_first_only(walk(), repeated))
-    return found.users()
-
-
-def _first_only(records: Iterable[Record], repeated: set[int]) -> Iterator[Record]:
-    seen: set[bytes] = set()
-    for record in records:
-        if hash(record[0]) in repeated:
-            if record[0] in seen:
-                continue
-            seen.add(record[0])
-        yield record
-
-
-class _Sorted:
-    """Records by what is to be told of them."""
-
-    def __init__(self, path: bytes) -> None:
-        self._path = path
-        self._others: list[User] = []
-        self._crashes: list[bytes] = []
-        self._open: set[bytes] = set()
-        self._plain: dict[bytes, list[bytes]] = {}
-        self._joined: dict[bytes, list[bytes | None]] = {}
-
-    def take(self, records: Iterator[Record]) -> set[int]:
-        """Takes all the records, and gives the hashes of names that may be there twice."""
-        shares: list[array[int]] = []
-        repeated: set[int] = set()
-        while True:
-            keys = self._batch(itertools.islice(records, _BATCH))
-            if len(keys) < _BATCH and not shares:
-                # All of it at once: every domain but the largest.
-                if len(set(keys)) != len(keys):
-                    repeated.update(_twice(map(hash, keys)))
-                return repeated
-            shares = shares or [array("q") for _ in range(_SHARES)]
-            adders = [share.append for share in shares]
-            for hashed in map(hash, keys):
-                adders[hashed % _SHARES](hashed)
-            if not keys:
-                break
-            for parent, names in self._plain.items():
-                if names:
-                    self._joined.setdefault(parent, []).append(_joined(names))
-                    names.clear()
-        for share in shares:
-            if len(set(share)) != len(share):
-                repeated.update(_twice(share))
-        return repeated
-
-    def _batch(self, records: Iterable[Record]) -> list[bytes]:
-        """Takes some records, and gives their keys."""
-        keys: list[bytes] = []
-        add, get, open_, nul = keys.append, self._plain.get, self._open, b"\0"
-        for key, data in records:
-            add(key)
-            fields = data.split(b":", 5)
-            if len(fields) > 4 and fields[2] in open_ and nul not in data:
-                directory = fields[4]
-                if directory.endswith(key):
-                    names = get(directory[: -len(key)])
-                    if names is not None:
-                        names.append(key)
-                        continue
-            self._odd_one(key, data, fields)
-        return keys
-
-    def _odd_one(self, key: bytes, data: bytes, fields: list[bytes]) -> None:
-        """Takes a record that is the first of its sort, or one of its own."""
-        if not _may_be_asked_for(key):
-            return
-        try:
-            user = _user(key, data, self._path)
-        except Crash:
-            self._crashes.append(key)
-            return
-        parent, slash, name = user.directory.rpartition(b"/")
-        if user.gid & BOUNCE_FLAG or not slash or not name or name != key:
-            self._others.append(user)
-            return
-        if len(self._open) < _MOST_FLAGS and b"\0" not in data:
-            self._open.add(fields[2])
-        self._plain.setdefault(parent + slash, []).append(key)
-
-    def users(self) -> Users:
-        """All that was taken."""
-        plain: dict[bytes, Names] = {}
-        for parent in list(self._plain):
-            parts = self._joined.pop(parent, [])
-            listed = self._plain.pop(parent)
-            if listed:
-                parts.append(_joined(listed))
-            names = pack(part for part in parts if part is not None)
-            if len(names):
-                plain[parent[:-1]] = names
-        return Users(plain, self._others, self._crashes, self._path)
-
-
-def _twice(hashes: Iterable[int]) -> set[int]:
-    seen: set[int] = set()
-    repeated: set[int] = set()
-    for one in hashes:
-        (repeated if one in seen else seen).add(one)
-    return repeated
-
-
-def _joined(names: list[bytes]) -> bytes | None:
-    """The names that a look-up may ask for, joined by newlines; None where there are none."""
-    joined = SEPARATOR.join(names)
-    if joined.count(SEPARATOR) == len(names) - 1 and joined.lower() == joined and not _TOO_LONG.search(joined):
-        return joined
-    asked = [name for name in names if _may_be_asked_for(name)]
-    return SEPARATOR.join(asked) if asked else None
-
-
-def _may_be_asked_for(name: bytes) -> bool:
-    return len(name) <= LONGEST_NAME and name.lower() == name and is_username_valid(name)
+# -- what is there, whole or damaged -------------------------------------------------------------
 
 
 def _lead_to_records(opened: CdbFile, found: Users) -> None:
@@ -278,7 +130,7 @@ def _salvaged(look: Look, path: bytes) -> Users:
         reason = "damaged, and cannot be searched for what is left"
         look.failed(path, reason)
         raise Unavailable(path, reason)
-    return _gathered(lambda: findable(reading.data), path)
+    return gathered(lambda: in_batches(findable(reading.data)), path)
 
 
 # -- where there is no cdb ----------------------------------------------------------------------

@@ -21,10 +21,12 @@ from rcptgen.qmail.home import Settings
 from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.passwd import Account as Passwd
 from rcptgen.qmail.users import Owner
+from rcptgen.reader import Account, Question, Reader, Report, Session, State, WorkerLost
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.source.tree import Absent, Directory, FailedForNow, Identity, IdentityUnavailable, Refused, SourceTree
-from rcptgen.units import Account, Question, Reader, Report, Silent, State, Units, Worker, WorkerLost
+from rcptgen.units import Units
+from rcptgen.worker import Silent, Worker
 
 pytestmark = pytest.mark.root
 
@@ -307,7 +309,7 @@ def test_shared_home_that_fails_for_one_of_two(tmp_path: Path, monkeypatch: pyte
 
 
 def reader(root: Path) -> Reader:
-    return Reader(units._Session(os.fsencode(root), "auto", Settings()))
+    return Reader(Session(os.fsencode(root), "auto", Settings()))
 
 
 def test_directories_that_cannot_be_listed_count_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -387,8 +389,8 @@ def test_errors_of_the_worker_are_the_callers(tmp_path: Path, monkeypatch: pytes
 
 
 def test_homes_kept_by_the_worker_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(units, "MOST_HOMES", 10)
-    monkeypatch.setattr(units, "MOST_OPEN_HOMES", 20)
+    monkeypatch.setattr("rcptgen.reader.MOST_HOMES", 10)
+    monkeypatch.setattr("rcptgen.reader.MOST_OPEN_HOMES", 20)
     found = reader(tmp_path)
     for number in range(50):
         found.judge([Question(owner(f"/home/u{number % 30}"), b"x", b"x", b"example.org")], False)

@@ -19,8 +19,9 @@ from rcptgen.programs.vdelivermail import VDeliverMail
 from rcptgen.programs.vdelivermail_lines import BOUNCES, Budget, Delivery
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import Derived, Effect, Effects, Free, Presence, Situation, Text
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind
-from rcptgen.vpopmail.backend import Aliases, Domain, Unavailable, User
+from rcptgen.vpopmail.backend import Aliases, Domain, Noticed, Unavailable, User, Users
 from rcptgen.vpopmail.vpasswd import VpasswdBackend
 
 DIRECTORY = b"/d"
@@ -57,6 +58,7 @@ class Site:
     broken: frozenset[bytes] = frozenset()
     aliases: Mapping[bytes, Sequence[bytes]] | None = None
     records: Sequence[tuple[bytes, bytes]] | None = None
+    backend: VpasswdBackend | None = None
 
     def look(self) -> FakeLook:
         files: dict[bytes, bytes | None] = {
@@ -72,8 +74,9 @@ class Site:
 
     def _run(self, extension: Text, dtline: Text, look: Look | None = None) -> Effect:
         model = VDeliverMail(self.config)
-        if self.aliases is not None:
-            model._vpopmail.backends._cdb = WithAliases(self.aliases)
+        backend = self.backend if self.aliases is None else WithAliases(self.aliases)
+        if backend is not None:
+            model._vpopmail.backends._cdb = backend
         models = {**builtin_models(self.config), b"vdelivermail": model}
         variables: dict[bytes, Text] = {b"EXT": extension, b"HOST": self.host, b"DTLINE": dtline, b"PATH": b"/bin"}
         situation = Situation(variables, lambda command: Presence.FOUND, look or self.look())
@@ -226,6 +229,47 @@ def test_a_source_that_fails_defers_everybody_and_is_told() -> None:
     assert {effect.statuses for effect in found.values()} == {DEFERRED}
 
 
+class Dead(VpasswdBackend):
+    """A database that does not answer; `valias` rows are asked for first."""
+
+    def __init__(self, noticed: Noticed, *, valias: bool) -> None:
+        self.noticed = noticed
+        self.valias = valias
+
+    def _fails(self, look: Look) -> Unavailable:
+        look.failed(b"/etc/vpopmail.pgsql", "dead")
+        return Unavailable(b"db.example.org", "dead", self.noticed)
+
+    def user(self, look: Look, domain: Domain, name: bytes) -> User | None:
+        raise self._fails(look)
+
+    def users(self, look: Look, domain: Domain) -> Users:
+        raise self._fails(look)
+
+    def alias(self, look: Look, domain: Domain, names: Iterable[bytes]) -> Sequence[bytes]:
+        if self.valias:
+            raise self._fails(look)
+        return ()
+
+
+@pytest.mark.parametrize("valias", [False, True])
+@pytest.mark.parametrize("instruction", [b"bounce-no-mailbox", b"delete", b"catch@example.net", b"/d/catch"])
+@pytest.mark.parametrize("noticed", Noticed)
+def test_of_a_dead_database_only_those_are_deferred_for_whom_it_is_noticed(
+    noticed: Noticed, instruction: bytes, valias: bool
+) -> None:
+    unnoticed = {b"bounce-no-mailbox": BOUNCED, b"/d/catch": DEFERRED}.get(instruction, DELIVERED)
+    site = Site({}, vpopmail(qmail_ext=True), instruction, backend=Dead(noticed, valias=valias))
+    found = agree(site, b"joe", b"a-b", b"a%b")
+    assert found[b"joe"].statuses == (unnoticed if noticed is Noticed.NONE else DEFERRED)
+    assert found[b"a-b"].statuses == (DEFERRED if noticed is Noticed.ALL else unnoticed)
+    assert found[b"a%b"].statuses == BOUNCED
+    assert found[b"joe"].file
+    assert "dead" in found[b"joe"].reason
+    assert "dead" in found[b"a-b"].reason
+    assert not site.every().match(b"joe").statuses <= BOUNCED
+
+
 def test_the_directory_field_decides() -> None:
     records = {
         b"empty": b"",
@@ -257,6 +301,45 @@ def test_the_directory_field_decides() -> None:
     for name, effect in found.items():
         wanted = DELIVERED if name in delivered else DEFERRED if name in deferred else BOUNCED
         assert effect.statuses == wanted, name
+
+
+class WithRows(VpasswdBackend):
+    """Users of whom all are plain, whatever their names: a database may hold such."""
+
+    def __init__(self, *names: bytes) -> None:
+        self.names = names
+
+    def user(self, look: Look, domain: Domain, name: bytes) -> User | None:
+        return User(name, 0, DIRECTORY + b"/" + name) if name in self.names else None
+
+    def users(self, look: Look, domain: Domain) -> Users:
+        return Users({DIRECTORY: Names(self.names)}, ())
+
+
+def test_names_that_are_no_single_part_of_a_path_are_looked_at_by_themselves() -> None:
+    names = (b"joe", b".", b"a/b", b"a/c", b"z/x", b"ann")
+    files: dict[bytes, bytes | None] = {b"/d/a/b/.qmail": b"|exit 100\n", b"/d/a/c/Maildir/new/": b""}
+    files |= {b"/d/a/c/Maildir/tmp/": b"", b"/d/joe/.qmail": b"|exit 100\n"}
+    assert {agree(Site(files, backend=WithRows(*names)), *names)[name].statuses for name in (b"joe", b"a/b")} == {
+        BOUNCED
+    }
+    records = [(name, record(DIRECTORY + b"/" + name)) for name in names]
+    found = agree(Site(files, records=records), *names)
+    assert {name for name in names if found[name].statuses <= BOUNCED} == {b"joe", b"a/b"}
+
+
+def test_hashed_directories_are_made_where_their_parents_are_not_there() -> None:
+    names = [(b"u%d" % number, record(b"/d/%d/u%d" % (number % 3, number))) for number in range(9)]
+    more = [(b"up", record(b"/d/4/../up")), (b"dot", record(b"/d/./4/dot")), (b"two", record(b"/d//5/two"))]
+    files: dict[bytes, bytes | None] = {b"/d/1/": b"", b"/d/1/u4/.qmail": b"|exit 100\n"}
+    site = Site(files, records=names + more)
+    found = agree(site, *(name for name, _ in names + more))
+    assert {name for name, effect in found.items() if effect.statuses <= BOUNCED} == {b"u4", b"up"}
+    site.fixed = frozenset({DIRECTORY})
+    found = agree(site, *(name for name, _ in names))
+    assert {name for name, effect in found.items() if effect.statuses <= BOUNCED} == {
+        *(name for name, _ in names if name not in (b"u1", b"u7"))
+    }
 
 
 def test_plain_users_with_and_without_directories() -> None:

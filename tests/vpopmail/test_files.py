@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 
 import pytest
 from fakelook import FakeLook
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rcptgen.qmail.look import Look
+from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
 from rcptgen.vpopmail.assign import Assigned, Assignments
 from rcptgen.vpopmail.backend import Crash, Domain, Unavailable, User, Users
+from rcptgen.vpopmail.gathered import gathered, in_batches, user_of
 from rcptgen.vpopmail.packed import SMALL, PackedNames, pack, pieces
 from rcptgen.vpopmail.salvage import findable
 from rcptgen.vpopmail.text import all_valid, atoi, is_username_valid
@@ -159,7 +162,9 @@ def test_the_users_of_a_healthy_cdb() -> None:
         (b"ann", record(b"ann")),
         (b"deep", record(b"deep", parent=b"/d/0/")),
         (b"shut", record(b"shut", b"16")),
-        (b"else", record(b"joe")),
+        (b"else", b"pw:1:5:gecos:/d/joe:"),
+        (b"a/b", record(b"a/b")),
+        (b".", record(b".")),
         (b"short", b"pw:1"),
         (b"Cap", record(b"Cap")),
         (b"x" * 157, record(b"x" * 157)),
@@ -173,12 +178,14 @@ def test_the_users_of_a_healthy_cdb() -> None:
         b"/d": [b"ann", b"joe"],
         b"/d/0": [b"deep"],
     }
-    assert found.others == [
-        User(b"shut", 16, b"/d/shut", CDB),
-        User(b"else", 0, b"/d/joe", CDB),
+    assert sorted(found.others, key=lambda user: user.name) == [
         User(b"", 0, b"/d/", CDB),
+        User(b".", 0, b"/d/.", CDB),
+        User(b"a/b", 0, b"/d/a/b", CDB),
+        User(b"else", 5, b"/d/joe", CDB),
+        User(b"shut", 16, b"/d/shut", CDB),
     ]
-    assert found.crashes == [b"short", b"nul"]
+    assert sorted(found.crashes) == [b"nul", b"short"]
     assert not look.told
 
 
@@ -189,6 +196,89 @@ def test_the_first_of_several_records_counts() -> None:
     assert names_of(found) == {b"joe", b"ann"}
     assert found.others == [User(b"joe", 16, b"/d/joe", CDB)]
     assert BACKEND.user(look, DOMAIN, b"joe") == found.others[0]
+
+
+_TEXTS = st.one_of(
+    st.sampled_from(
+        [b"ann", b"joe", b"a-b", b"Cap", b"a/b", b".", b"..", b"", b"a\nb", b"x" * 156, b"x" * 157, b"\xe4"]
+    ),
+    st.binary(max_size=3),
+)
+_FIELD = st.one_of(
+    st.sampled_from([b"", b"0", b"16", b"17x", b"-1", b"pw", b"/d/", b"\0", b"\n", b":", b":\n:", b"\n:0:0"]),
+    st.binary(max_size=3),
+)
+
+
+@st.composite
+def _records(draw: st.DrawFn) -> tuple[bytes, bytes]:
+    """A record as they are, or with something about it that is not."""
+    key = draw(_TEXTS)
+    if draw(st.integers(0, 3)) == 0:
+        return key, b":".join(draw(st.lists(_FIELD, max_size=8)))
+    name = key if draw(st.integers(0, 3)) else draw(_TEXTS)
+    parent = draw(st.sampled_from([b"/d/", b"/d/0/", b"/d", b"", b"/", b"d/"]))
+    data = record(name, draw(st.sampled_from([b"0", b"0", b"1", b"16", b"x"])), parent)
+    return key, data + draw(st.sampled_from([b"", b"", b"", b":", b":clear", b":a:b", b"\0"]))
+
+
+def told_of(found: Users) -> tuple[object, ...]:
+    plain = {parent: list(names) for parent, names in found.plain.items()}
+    return plain, {user.name: user for user in found.others}, sorted(found.crashes), found.file
+
+
+@given(st.lists(_records(), max_size=12), st.booleans())
+def test_users_that_are_taken_together_are_those_that_are_taken_one_by_one(
+    records: list[tuple[bytes, bytes]], alike: bool
+) -> None:
+    if alike:
+        records += [(b"u%d" % number, record(b"u%d" % number)) for number in range(20)]
+    together = gathered(lambda: [([key for key, _ in records], [data for _, data in records])] if records else [], CDB)
+    one_by_one = gathered(lambda: in_batches(records), CDB, bulk=False)
+    assert told_of(together) == told_of(one_by_one)
+    wanted: dict[bytes, bytes] = {}
+    for key, data in records:
+        wanted.setdefault(key, data)
+    for user in (*one_by_one.others, *(user_of(name, wanted[name], CDB) for name in plain_of(one_by_one))):
+        assert user == user_of(user.name, wanted[user.name], CDB)
+    assert names_of(together) == {
+        key for key in wanted if key == key.lower() and len(key) <= 156 and is_username_valid(key)
+    }
+
+
+def plain_of(found: Users) -> list[bytes]:
+    return [name for names in found.plain.values() for name in names]
+
+
+@given(st.data())
+def test_records_come_in_batches_as_they_come_one_by_one(data: st.DataObject) -> None:
+    records = [(b"k%d" % number, b"v" * data.draw(st.sampled_from([0, 1, 300_000, 1_100_000]))) for number in range(4)]
+    whole = bytearray(cdb_bytes(records))
+    for at in data.draw(st.lists(st.integers(0, 60) | st.integers(2040, 2060), max_size=2)):
+        whole[at] = data.draw(st.integers(0, 255))
+    whole = whole[: len(whole) - data.draw(st.sampled_from([0, 0, 1, 40, 300_000]))]
+    content = bytes(whole)
+    opened = CdbFile(lambda at, size: content[at : at + size], len(content), "cdb")
+
+    def walked() -> tuple[list[tuple[bytes, bytes]], str]:
+        found: list[tuple[bytes, bytes]] = []
+        try:
+            found.extend(opened.records())
+        except DamagedCdb as error:
+            return found, str(error)
+        return found, ""
+
+    found, damage = walked()
+    if content == cdb_bytes(records):
+        assert found == records
+    position, rest = 2048, iter(found)
+    for key, value in rest:
+        sizes = struct.pack("<II", len(key), len(value))
+        assert content[position:].startswith(sizes + key + value)
+        position += 8 + len(key) + len(value)
+    if not damage and found:
+        starts = struct.unpack("<512I", content[:2048])
+        assert position == min(at for at, slots in zip(starts[::2], starts[1::2], strict=True) if slots)
 
 
 def test_very_many_users_and_repeated_names_among_them() -> None:

@@ -21,9 +21,9 @@ from hosts import load_vectors
 from rcptgen.compiler import Output, Request, compile_host
 from rcptgen.config import Config, Vpopmail
 from rcptgen.qmail.look import NoLook
+from rcptgen.reader import State
 from rcptgen.source.tree import DEFAULT_LIMIT, Identity, Reading, SourceTree
 from rcptgen.targets import target
-from rcptgen.units import State
 from rcptgen.vpopmail.backend import Domain, Noticed, Unavailable, User, Users
 from rcptgen.vpopmail.sql import backend
 from rcptgen.vpopmail.sqlrows import Value

@@ -1,0 +1,321 @@
+"""The worker's side: reads homes and files, each with the identity of its owner.
+
+A worker is a process of its own: one thread, real uid 0, which takes the identity of the
+record that owns a home around each access.  It answers requests until its pipe closes.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import os
+import signal
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from rcptgen.config import Config
+from rcptgen.errors import RcptgenError, Shortage
+from rcptgen.programs import builtin_models
+from rcptgen.programs.shell import run_line
+from rcptgen.programs.shellparse import plain_command
+from rcptgen.qmail.environment import View
+from rcptgen.qmail.home import Home, Settings, Step
+from rcptgen.qmail.hometable import HomeTable, home_tables
+from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
+from rcptgen.qmail.users import Owner
+from rcptgen.rules.outcome import Outcome, Verdict
+from rcptgen.rules.shown import shown
+from rcptgen.rules.table import Table
+from rcptgen.source.outcomes import SHORTAGES
+from rcptgen.source.tree import (
+    Absent,
+    Directory,
+    FailedForNow,
+    Identity,
+    IdentityUnavailable,
+    NotRegular,
+    Refused,
+    Regular,
+    SourceTree,
+    Status,
+    TooLarge,
+)
+
+MOST_HOMES = 4096
+MOST_OPEN_HOMES = 256
+
+Found = Regular | Absent | Refused | FailedForNow | NotRegular | TooLarge
+
+
+class State(enum.StrEnum):
+    """The state of a unit; design and exit status hang on it."""
+
+    HEALTHY = "healthy"
+    DEFERRING = "deferring"
+    FAILED = "failed"
+    SUSPECT = "suspect"
+
+    @property
+    def weight(self) -> int:
+        """How bad it is, for a unit that is looked at more than once."""
+        return {State.HEALTHY: 0, State.DEFERRING: 1}.get(self, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One unit and its state; `path` is what it was read from, `reason` why it is not healthy."""
+
+    path: bytes
+    state: State
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One address for one home: whose it is, its extension and local name in their own case, its domain."""
+
+    owner: Owner
+    extension: bytes
+    local: bytes
+    host: bytes
+
+    def __reduce__(self) -> tuple[type[Question], tuple[object, ...]]:
+        # See Outcome.__reduce__.
+        return Question, (self.owner, self.extension, self.local, self.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account to be looked at as qmail-getpw does: is the home there, and its own?"""
+
+    home: bytes
+    uid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a worker is told once: which host to read, how it is configured."""
+
+    root: bytes
+    access: str
+    settings: Settings
+    config: Config = field(default_factory=Config)
+
+
+NO_MEMORY = "out of memory in the worker"
+
+
+class WorkerLost(Shortage):
+    """The worker ended in the middle of an answer, or had no memory for it."""
+
+
+class Reader:
+    """Does the reading.  One of these lives in each worker."""
+
+    def __init__(self, session: Session) -> None:
+        self._tree = SourceTree(session.root, access=session.access, record=False)  # type: ignore[arg-type]
+        self._settings = session.settings
+        self._models = builtin_models(
+            session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
+        )
+        self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
+        self._hanging: set[bytes] = set()
+        self._programs: dict[tuple[Identity, bytes], Presence] = {}
+        self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
+        self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
+
+    def _run_line(self, line: bytes, situation: Situation) -> Effect:
+        return run_line(line, situation, self._models)
+
+    def _opened(self, owner: Owner) -> Home:
+        return Home(
+            self._tree,
+            owner,
+            self._settings,
+            self._run_line,
+            plain=self._is_plain,
+            hanging=self._hanging,
+            programs=self._programs,
+        )
+
+    def _is_plain(self, line: bytes) -> bool:
+        words = plain_command(line)
+        return words is not None and words[0].rpartition(b"/")[2] in self._models
+
+    def _home(self, owner: Owner) -> Home:
+        key = (owner.user, owner.uid, owner.gid, owner.home)
+        home = self._homes.get(key)
+        if home is None:
+            home = self._homes[key] = self._opened(owner)
+            if len(self._homes) > MOST_HOMES:
+                oldest, dropped = self._homes.popitem(last=False)
+                dropped.close()
+                self._open.pop(oldest, None)
+        else:
+            self._homes.move_to_end(key)
+        if key in self._open:
+            self._open.move_to_end(key)
+        else:
+            self._open[key] = home
+            if len(self._open) > MOST_OPEN_HOMES:
+                self._open.popitem(last=False)[1].close()
+        return home
+
+    def read(self, path: bytes, identity: Identity | None, limit: int) -> Found:
+        """The file at `path`, read as `identity` (None: as root)."""
+        if identity is None:
+            return self._tree.read(path, limit=limit)
+        with self._tree.acting_as(identity):
+            return self._tree.read(path, limit=limit)
+
+    def qualify(self, accounts: Sequence[Account], identity: Identity, directory: bytes) -> list[bool | FailedForNow]:
+        """For each account whether its home is there and its own (qmail-getpw.c: userext)."""
+        try:
+            with self._tree.acting_as(identity):
+                answers = [self._qualifies(account, directory) for account in accounts]
+        except IdentityUnavailable as error:
+            # qmail-getpw is not even started then: qmail-lspawn defers.
+            cause = error.__cause__
+            number = cause.errno if isinstance(cause, OSError) else None
+            return [FailedForNow(number or errno.EAGAIN)] * len(accounts)
+        for answer in answers:
+            _no_shortage(answer, "looking at homes")
+        return answers
+
+    def _qualifies(self, account: Account, directory: bytes) -> bool | FailedForNow:
+        if not account.home:
+            # stat(2) finds nothing under an empty path, in whatever directory.
+            return False
+        found = self._tree.status(os.path.join(directory, account.home))
+        return found if isinstance(found, FailedForNow) else isinstance(found, Status) and found.uid == account.uid
+
+    def emptied(self, directories: Sequence[bytes]) -> list[bytes]:
+        """Those of the directories that show nothing: what a lost mount leaves.  One that fails shows nothing."""
+        return [path for path in directories if not self._names(path)]
+
+    def _names(self, path: bytes) -> bool:
+        """Whether a directory shows any names."""
+        directory = self._tree.directory(path)
+        _no_shortage(directory, "looking at directories")
+        if not isinstance(directory, Directory):
+            return False
+        with directory:
+            names = directory.names()
+        _no_shortage(names, "looking at directories")
+        return isinstance(names, list) and bool(names)
+
+    def mounted(self, paths: Sequence[bytes]) -> list[bytes]:
+        """Those of the paths that are not mount points (as os.path.ismount has it); one that fails is none."""
+        return [path for path in paths if not self._is_mount(path)]
+
+    def _is_mount(self, path: bytes) -> bool:
+        path = path.rstrip(b"/") or b"/"
+        if not path.startswith(b"/") or self._tree.link(path) is not None:
+            return False
+        here, above = self._tree.status(path), self._tree.status(os.path.join(path, b".."))
+        _no_shortage(here, "looking at mount points")
+        _no_shortage(above, "looking at mount points")
+        if not isinstance(here, Status) or not isinstance(above, Status):
+            return False
+        return here.device != above.device or here.inode == above.inode
+
+    def table(self, owner: Owner, views: Sequence[View]) -> tuple[list[HomeTable], Report]:
+        """The rules of one home in each view, and its state; one table where the view does not matter.
+
+        Nothing of it is kept: the tables are the parent's to keep.
+        """
+        for model in self._preparing:
+            model.prepare()
+        home = self._opened(owner)
+        try:
+            found = home_tables(home, owner.dash, views)
+            return found, self._report(owner, home, found[0].table)
+        finally:
+            home.close()
+
+    def tables(self, wanted: Sequence[tuple[Owner, Sequence[View]]]) -> list[tuple[list[HomeTable], Report]]:
+        """The rules of several homes."""
+        return [self.table(owner, views) for owner, views in wanted]
+
+    def sizes(self, owners: Sequence[Owner]) -> list[int]:
+        """How many dot-qmail files each home has; none where that cannot be seen."""
+        found = []
+        for owner in owners:
+            home = self._opened(owner)
+            try:
+                found.append(len(home.listing() or ()))
+            except IdentityUnavailable:
+                found.append(0)
+            finally:
+                home.close()
+        return found
+
+    def _report(self, owner: Owner, home: Home, table: Table) -> Report:
+        if home.failure is not None:
+            return Report(owner.home, State.FAILED, os.strerror(home.failure.errno))
+        for trouble in sorted(home.troubles, key=lambda one: not one.failed):
+            state = State.FAILED if trouble.failed else State.SUSPECT
+            return Report(owner.home, state, f"{shown(trouble.path)}: {trouble.reason}")
+        of_home = home.state()
+        if of_home is not None and of_home.verdict is Verdict.DEFER:
+            return Report(owner.home, State.DEFERRING, of_home.reason)
+        deferred = [outcome.at(next(iter(names))) for outcome, names in table.groups.items()]
+        for outcome in [*deferred, *table.prefixes.values()]:
+            if outcome.verdict is Verdict.DEFER:
+                return Report(owner.home, State.DEFERRING, f"{shown(outcome.file)}: {outcome.reason}")
+        return Report(owner.home, State.HEALTHY)
+
+    def judge(self, questions: Sequence[Question], explain: bool) -> list[tuple[Outcome, list[Step]]]:
+        """What the homes do with the addresses, with the steps on the way where they are wanted."""
+        answers = []
+        for one in questions:
+            steps: list[Step] = []
+            home = self._home(one.owner)
+            found = home.judge(one.owner.dash, one.extension, one.local, one.host, steps if explain else None)
+            answers.append((found, steps))
+        return answers
+
+
+def _no_shortage(found: object, doing: str) -> None:
+    """Raises Shortage where a look failed for want of something of our own."""
+    if isinstance(found, FailedForNow) and found.shortage:
+        raise Shortage(f"{doing}: {os.strerror(found.errno)}")
+
+
+def serve(descriptor: int) -> None:
+    """The worker: answers requests from `descriptor` until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.umask(0o077)
+    pipe: Connection[Any, Any] = Connection(descriptor)
+    reader: Reader | None = None
+    while True:
+        try:
+            name, arguments = pipe.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            if name == "open":
+                reader = Reader(*arguments)
+                answer: Any = None
+            else:
+                assert reader is not None
+                answer = getattr(reader, name)(*arguments)
+        except RcptgenError as error:
+            answer = error
+        except MemoryError:
+            answer = WorkerLost(NO_MEMORY)
+        except OSError as error:
+            if error.errno not in SHORTAGES:
+                raise
+            answer = Shortage(f"the worker: {os.strerror(error.errno or 0)}")
+        try:
+            try:
+                pipe.send(answer)
+            except MemoryError:
+                pipe.send(WorkerLost(NO_MEMORY))
+        except OSError:
+            # Whoever asked was killed, or gave up.
+            return

@@ -166,7 +166,8 @@ class SqlBackend:
                 if found:
                     return [self._line(one) for one in found]
         except NoTable:
-            self._no_aliases(look, server)
+            # vdelivermail makes the table, and goes on: nobody has made an alias yet.
+            return ()
         return ()
 
     def aliases(self, look: Look, domain: Domain) -> Aliases:
@@ -176,7 +177,6 @@ class SqlBackend:
         server = self._settings(look)
         snapshot = self._snapshot(look, server)
         if not snapshot.has(b"valias", b"alias"):
-            self._no_aliases(look, server)
             return Aliases(file=self.file)
         rows = snapshot.aliases.get(snapshot.folding(b"valias", b"domain").asked(domain.name))
         return Aliases(rows.lines() if rows is not None else {}, self.file)
@@ -214,11 +214,6 @@ class SqlBackend:
             return USERS, name
         table = name.translate(_UNDERSCORES) or NAMELESS
         return (table[:_POSTGRESQL_NAME] if self.dialect == "postgresql" else table), None
-
-    def _no_aliases(self, look: Look, server: Server) -> None:
-        # vdelivermail makes the table; where it has been there, something is wrong.
-        if self.valias is True:
-            look.suspect(self.file, f"{server.name}: there is no table valias")
 
     def _line(self, line: bytes | None) -> bytes:
         if line is None and self.dialect == "mysql":

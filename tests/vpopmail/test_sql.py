@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 import pytest
@@ -221,8 +221,9 @@ class TestMySQL:
         asked.backend.prepare()
         assert asked.backend.aliases(asked.look, example()).lines == {b"info": [b"&b@x", b"&a@x"], b"andre": [b"#"]}
 
-    def test_no_valias_table_is_no_trouble_where_nobody_says_that_there_is_one(self, make: Make) -> None:
-        asked = make("mysql", TABLE + row("joe"))
+    @pytest.mark.parametrize("valias", ["auto", True])
+    def test_no_valias_table_is_no_trouble(self, make: Make, valias: Literal["auto"] | bool) -> None:
+        asked = make("mysql", TABLE + row("joe"), valias=valias)
         asked.backend.prepare()
         assert not lines_of(asked, [b"joe"])
         assert not asked.backend.aliases(asked.look, example()).lines

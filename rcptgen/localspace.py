@@ -26,6 +26,7 @@ GETPW_USERLEN = 32
 MOST_SPELLINGS = 200_000
 """Of one claim in one view, beyond the two plain ones of each name."""
 STRETCH = 64
+CLAIMS_KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,7 @@ class LocalSpace:
         self._alias = alias
         self._sorted: tuple[list[bytes], list[bytes]] | None = None
         self._longest = -1
+        self._claims: dict[tuple[bytes, bool], Claim] = {}
 
     def _add_account(self, name: bytes, account: Account | Outcome) -> None:
         if name != name.lower() or len(name) >= GETPW_USERLEN:
@@ -133,6 +135,15 @@ class LocalSpace:
         return self._checked(Claim(b"", True, owner, b"", True, self._passwd_file), account.line)
 
     def _made(self, name: bytes, wildcard: bool, raw: Raw) -> Claim:
+        """The claim of an entry; each is asked for several times in a row."""
+        found = self._claims.get((name, wildcard))
+        if found is None:
+            if len(self._claims) >= CLAIMS_KEPT:
+                self._claims.clear()
+            found = self._claims[name, wildcard] = self._make(name, wildcard, raw)
+        return found
+
+    def _make(self, name: bytes, wildcard: bool, raw: Raw) -> Claim:
         if isinstance(raw, Outcome):
             return replace(self._fixed(name, wildcard, raw), failed=True)
         if isinstance(raw, Account):

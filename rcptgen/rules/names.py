@@ -68,6 +68,12 @@ class Names:
         """The names that hold a newline, sorted."""
         return self._odd
 
+    @property
+    def has_empty(self) -> bool:
+        """Whether the empty name is one of them: it would be the first."""
+        joined = self._joined
+        return joined is not None and joined[:1] in (b"", SEPARATOR)
+
     def __len__(self) -> int:
         return self.count
 

@@ -93,7 +93,7 @@ class Lowering:
         left_out = {b"", *doubles}
         hides = any(self._said.values())
         for outcome, names in self._table.groups.items():
-            if b"" in names:
+            if names.has_empty:
                 self._empty(outcome)
             if outcome.widened and outcome.accepted:
                 for name in names:
@@ -103,7 +103,7 @@ class Lowering:
                 if hides:
                     refused += [n + at for n in names if n not in left_out and self._answer(n)[1]]
                 continue
-            plain = names.without(left_out, ())
+            plain = names.without(left_out, ()) if doubles or names.has_empty else names
             exact += len(plain)
             if len(plain) > BATCH:
                 many.append(plain)

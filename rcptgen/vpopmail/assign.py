@@ -42,6 +42,7 @@ class Assignments:
     def __init__(self, directory: bytes) -> None:
         self.file = directory.rstrip(b"/") + b"/users/cdb"
         self._opened: dict[Identity, CdbFile | None] = {}
+        self._last: tuple[Identity, bytes, Assigned] | None = None
 
     def assigned(self, look: Look, host: bytes) -> Assigned:
         """What `host` stands for.
@@ -53,7 +54,10 @@ class Assignments:
         Raises Unavailable where the file cannot be read for now, Crash where its record is
         too short for vdelivermail.
         """
-        name = lowerit(host)
+        name, last = lowerit(host), self._last
+        # Each of the lines of a home that runs vdelivermail asks for the same domain.
+        if last is not None and last[1] == name and last[0] == look.identity:
+            return last[2]
         first = self._record(look, name)
         if first is None:
             return Assigned(name, None)
@@ -65,7 +69,9 @@ class Assignments:
         third = second if asked.lower() == second.name else self._record(look, asked.lower())
         if third is None:
             return Assigned(given, None)
-        return Assigned(given, Domain(asked, second.uid, second.gid, third.directory[:LONGEST_DIRECTORY]))
+        found = Assigned(given, Domain(asked, second.uid, second.gid, third.directory[:LONGEST_DIRECTORY]))
+        self._last = look.identity, name, found
+        return found
 
     def _record(self, look: Look, name: bytes) -> Domain | None:
         if not name:

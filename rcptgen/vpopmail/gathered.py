@@ -189,12 +189,13 @@ class _Sorted:
             names += keys
             return
         heads = [directory[: -len(key)] for key, directory in zip(keys, directories, strict=True)]
-        parents = set(heads)
-        if all(map(bytes.endswith, directories, keys)) and all(one.endswith(b"/") for one in parents):
-            for one in parents:
-                self._plain.setdefault(one, [])
+        new = set(heads).difference(self._plain)
+        if all(map(bytes.endswith, directories, keys)) and all(one.endswith(b"/") for one in new):
+            for one in new:
+                self._plain[one] = []
+            plain = self._plain
             for one, key in zip(heads, keys, strict=True):
-                self._plain[one].append(key)
+                plain[one].append(key)
             return
         for key, flag, directory in zip(keys, flags, directories, strict=True):
             self._in_its_place(User(key, atoi(flag), directory, self._path))

@@ -55,3 +55,8 @@ def test_names_below_a_beginning(given_names: list[bytes], beginning: bytes) -> 
     assert sorted(moved.beginning_with(beginning)) == sorted(moved)
     assert names.ending_with(b"a") == [] or all(name.endswith(b"a") for name in names.ending_with(b"a"))
     assert len(names.ending_with(b"a")) == sum(name.endswith(b"a") for name in set(given_names))
+
+
+@given(given_names=texts)
+def test_the_empty_name_is_found_at_once(given_names: list[bytes]) -> None:
+    assert Names(given_names).has_empty == (b"" in given_names)

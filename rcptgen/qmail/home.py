@@ -224,6 +224,7 @@ class Home:
 
     def close(self) -> None:
         """Gives the directory's descriptor back; it is opened again when a file is wanted."""
+        self._look.close()
         if self._directory is not None:
             self._directory.close()
             self._directory = None

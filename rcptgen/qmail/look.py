@@ -68,6 +68,10 @@ class Look(Protocol):
         ...
 
 
+MOST_KEPT = 1 << 20
+"""Bytes of a cdb up to which it is kept for the next look-up, where many homes are open at a time."""
+
+
 class NoLook:
     """Where there is no host to look at: every look fails for now."""
 
@@ -132,6 +136,7 @@ class OwnersLook:
         self._tree = tree
         self._acting = acting
         self._directory = directory
+        self._last: tuple[bytes, CdbFile] | None = None
         self._listed = listed
         self._inside = home.rstrip(b"/") + b"/"
         self._trouble = trouble
@@ -200,14 +205,23 @@ class OwnersLook:
     def cdb(self, name: bytes) -> CdbFile | Failure | NotRegular:
         """See Look."""
         path = self.path(name)
+        if self._last is not None and self._last[0] == path:
+            return self._last[1]
         with self._as_owner():
             near = self._near(path)
             found = near.open(path[len(self._inside) :]) if near else self._tree.open(path)
         if isinstance(found, FailedForNow):
             self._trouble(found)
         if isinstance(found, Opened):
-            return CdbFile(found.fetch, found.status.size, os.fsdecode(path))
+            cdb = CdbFile(found.fetch, found.status.size, os.fsdecode(path), found.status.mtime_ns)
+            if self._acting() or found.status.size <= MOST_KEPT:
+                self._last = path, cdb
+            return cdb
         return found
+
+    def close(self) -> None:
+        """Lets go of the file that was opened last."""
+        self._last = None
 
     def failed(self, path: bytes, reason: str) -> None:
         """See Look."""

@@ -1,0 +1,155 @@
+"""Two runs of `compile` over a domain of vpopmail: its database damaged, its mailboxes locked, its users gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hosts import Dir, File, cdb_bytes
+from runs import Names, Run, Site
+
+pytestmark = pytest.mark.root
+
+DOMAIN = "shop.example"
+HOME = f"~vpopmail/domains/{DOMAIN}"
+DIRECTORY = f"/home/vpopmail/domains/{DOMAIN}"
+CDB = f"{HOME}/vpasswd.cdb"
+USERS = tuple(f"user{number:02}" for number in range(20))
+LOCKED = 16
+INDEX = 2048
+
+
+def database(*users: str, locked: tuple[str, ...] = ()) -> File:
+    """vpasswd.cdb as vpopmail writes it."""
+    return File(cdb_bytes((one.encode(), record(one, LOCKED if one in locked else 0)) for one in users), mode=0o600)
+
+
+def record(name: str, flags: int) -> bytes:
+    return f"x:1:{flags}:{name}:{DIRECTORY}/{name}:NOQUOTA".encode()
+
+
+HOST: Names = {
+    "passwd": {"vpopmail": "vpopmail:x:89:89::/home/vpopmail:/bin/sh"},
+    "control/me": "mail.example\n",
+    "control/virtualdomains": f"{DOMAIN}:{DOMAIN}\n",
+    "users/assign": f"+{DOMAIN}-:{DOMAIN}:89:89:{DIRECTORY}:-::\n.\n",
+    "/home/vpopmail/bin/vdelivermail": File("", mode=0o711),
+    HOME: Dir(mode=0o700),
+    f"{HOME}/.qmail-default": "| /home/vpopmail/bin/vdelivermail '' bounce-no-mailbox\n",
+    "alias/.qmail-postmaster": "admin@far.example\n",
+    CDB: database(*USERS),
+}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """The domain, published."""
+    found = Site(tmp_path, HOST)
+    found.published()
+    assert accepted(found) == set(USERS)
+    return found
+
+
+def accepted(site: Site) -> set[str]:
+    """The names that the published file accepts at the domain, of those in question."""
+    return {one for one in (*USERS, "new", "nobody") if site.accepts(f"{one}@{DOMAIN}")}
+
+
+def damage(site: Site, how: Callable[[bytes], bytes]) -> Run:
+    """A run with the database damaged, and an alias that is new."""
+    whole = site.host.path(CDB).read_bytes()
+    site.host.write(CDB, File(how(whole), mode=0o600))
+    site.host.write("alias/.qmail-sales", "ann@far.example\n")
+    return site.compile()
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "a third of it": lambda whole: whole[: len(whole) // 3],
+    "cut behind its first block": lambda whole: whole[:INDEX],
+    "cut in its first block": lambda whole: whole[: INDEX // 2],
+    "cut in its hash tables": lambda whole: whole[:-20],
+    "zeros": lambda whole: bytes(len(whole)),
+    "zeros from the first block on": lambda whole: whole[:INDEX] + bytes(len(whole) - INDEX),
+    "empty": lambda whole: b"",
+    "a text": lambda whole: b"".join(record(one, 0) + b"\n" for one in USERS) * 4,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_database_keeps_its_names_and_lets_others_in(site: Site, how: Callable[[bytes], bytes]) -> None:
+    done = damage(site, how)
+    assert done.status == 75, done
+    assert done.states[DIRECTORY] == "suspect"
+    assert accepted(site) >= set(USERS)
+    assert "nobody" not in accepted(site)
+    assert site.accepts("sales@mail.example")
+    again = site.compile()
+    assert again.status == 75
+    assert accepted(site) >= set(USERS)
+
+
+@pytest.mark.parametrize("how", DAMAGES.values(), ids=DAMAGES.keys())
+def test_a_damaged_database_is_believed_once_that_is_approved(site: Site, how: Callable[[bytes], bytes]) -> None:
+    damage(site, how)
+    site.approve(DOMAIN)
+    assert "nobody" not in accepted(site)
+    assert len(accepted(site)) < len(USERS)
+    assert site.accepts("sales@mail.example")
+
+
+def test_a_database_that_is_whole_again_is_followed(site: Site) -> None:
+    damage(site, lambda whole: whole[:INDEX])
+    site.host.write(CDB, database(*USERS, "new"))
+    site.published()
+    assert accepted(site) == {*USERS, "new"}
+
+
+def test_a_new_domain_with_a_damaged_database_refuses_nothing_that_it_still_finds(tmp_path: Path) -> None:
+    whole = cdb_bytes((one.encode(), record(one, 0)) for one in USERS)
+    site = Site(tmp_path, {**HOST, CDB: File(whole[:-20], mode=0o600)})
+    done = site.compile()
+    assert done.status == 75
+    assert done.states[DIRECTORY] == "suspect"
+    assert accepted(site) >= {*USERS[:-2]}
+
+
+def test_a_mailbox_that_was_locked_is_refused(site: Site) -> None:
+    site.host.write(CDB, database(*USERS, locked=("user03",)))
+    site.published()
+    assert accepted(site) == set(USERS) - {"user03"}
+    site.host.write(CDB, database(*USERS))
+    site.published()
+    assert accepted(site) == set(USERS)
+
+
+def test_a_domain_that_lost_its_users_is_held(site: Site) -> None:
+    site.host.write(CDB, database())
+    done = site.compile()
+    assert done.status == 3
+    assert list(done.held) == [DOMAIN]
+    assert done.held[DOMAIN]["count"] == len(USERS)
+    assert accepted(site) == set(USERS)
+    assert site.approve(DOMAIN).status == 0
+    assert accepted(site) == set()
+
+
+def test_a_domain_whose_database_is_gone_is_held(site: Site) -> None:
+    site.host.remove(CDB)
+    done = site.compile()
+    assert done.status == 3
+    assert list(done.held) == [DOMAIN]
+    assert accepted(site) == set(USERS)
+
+
+def test_a_domain_whose_database_may_not_be_read_is_held(site: Site) -> None:
+    site.host.write(CDB, File(site.host.path(CDB).read_bytes(), mode=0o600, uid=0))
+    done = site.compile()
+    assert done.status == 3
+    assert accepted(site) == set(USERS)
+
+
+def test_few_users_may_go(site: Site) -> None:
+    site.host.write(CDB, database(*USERS[4:]))
+    site.published()
+    assert accepted(site) == set(USERS[4:])

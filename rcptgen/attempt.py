@@ -26,6 +26,7 @@ from rcptgen.targets.base import Target, Unsayable, Widened, Writer
 from rcptgen.targets.witness import Proof, Wrong
 
 STRETCH = 64
+AHEAD = 3
 MOST_WARNINGS = 10
 HOMES_OF_A_MOUNT = 2
 """So many homes that vanish from one directory, and leave it empty, look like a lost mount."""
@@ -167,10 +168,11 @@ class Attempt:
         """The host's domains; before each stretch the host is told what will be asked for."""
         domains = self.run.domains
         host = self.run.host
-        host.ahead(domains[:STRETCH])
+        for at in range(0, AHEAD * STRETCH, STRETCH):
+            host.ahead(domains[at : at + STRETCH])
         for at in range(0, len(domains), STRETCH):
-            # The next stretch is read while this one is built.
-            host.ahead(domains[at + STRETCH : at + 2 * STRETCH])
+            # The next stretches are read while this one is built.
+            host.ahead(domains[at + AHEAD * STRETCH : at + (AHEAD + 1) * STRETCH])
             yield from domains[at : at + STRETCH]
 
     def _gone(self, domain: bytes, blob: bytes) -> None:

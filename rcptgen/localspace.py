@@ -427,9 +427,13 @@ def _told(
     claims: Iterator[Claim], wanted: Callable[[Claim], bool], ahead: Callable[[Iterable[Claim]], None]
 ) -> Iterator[Claim]:
     """The claims; before each stretch of them, `ahead` is told those whose homes are wanted."""
-    while stretch := list(islice(claims, STRETCH)):
-        ahead(claim for claim in stretch if claim.fixed is None and wanted(claim))
+    stretch = list(islice(claims, STRETCH))
+    ahead(claim for claim in stretch if claim.fixed is None and wanted(claim))
+    while stretch:
+        following = list(islice(claims, STRETCH))
+        ahead(claim for claim in following if claim.fixed is None and wanted(claim))
         yield from stretch
+        stretch = following
 
 
 def _range(names: list[bytes], prefix: bytes) -> Iterator[bytes]:

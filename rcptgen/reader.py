@@ -72,6 +72,10 @@ class Report:
     state: State
     reason: str = ""
 
+    def __reduce__(self) -> tuple[type[Report], tuple[object, ...]]:
+        # See Outcome.__reduce__.
+        return Report, (self.path, self.state, self.reason)
+
 
 @dataclass(frozen=True, slots=True)
 class Question:

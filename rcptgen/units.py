@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -38,9 +38,13 @@ MOST_LOST_IN_A_ROW = 3
 """Homes in a row that cost their worker after which the trouble is taken to be ours."""
 
 TABLES_KEPT = 8192
-PASSING_KEPT = 192
+PASSING_KEPT = 512
 NAMES_KEPT = 400_000
 BATCH = 1000
+MOST_PENDING = 4
+SMALL_REQUEST = 24 << 10
+"""Requests that a worker may have before it, and the bytes from which a request waits until there are none."""
+
 WORTH_HELP = 32
 """Homes wanted at once from which on other workers take a share of them."""
 
@@ -123,7 +127,8 @@ class Units:
     _tables: OrderedDict[tuple[Owner, View | None], HomeTable] = field(default_factory=OrderedDict)
     _passing: OrderedDict[tuple[Owner, View], HomeTable] = field(default_factory=OrderedDict)
     _names: int = 0
-    _pending: list[tuple[Worker, Sequence[tuple[Owner, Sequence[View]]]]] = field(default_factory=list)
+    _pending: deque[tuple[Worker, int, Sequence[tuple[Owner, Sequence[View]]]]] = field(default_factory=deque)
+    _asked: set[tuple[Owner, View]] = field(default_factory=set)
     _unanswered: _Unanswered = field(default_factory=_Unanswered)
 
     def read(self, path: bytes, identity: Identity | None = None, limit: int = 64 * 1024 * 1024) -> Found:
@@ -201,8 +206,10 @@ class Units:
         `others` are views of the same home that will be asked for later: it is read once for all.
         """
         known = self._known(owner, view)
-        if known is None and self._pending:
-            self.collect()
+        if self._pending:
+            self._drain()
+        while known is None and self._pending:
+            self._collect_first()
             known = self._known(owner, view)
         if known is None:
             views = (view, *(one for one in others if one != view))
@@ -234,38 +241,51 @@ class Units:
 
     def ahead(self, wanted: Iterable[tuple[Owner, Sequence[View]]]) -> None:
         """Begins to read homes that will be wanted next, in one go; what does not answer is left to `table`."""
-        self.collect()
+        self._drain()
         unanswered = self._unanswered
         asked: dict[Owner, list[View]] = {}
         for owner, views in wanted:
-            if self._known(owner, views[0]) is None and unanswered.reason(_home_of(owner)) is None:
+            known = (owner, views[0]) in self._asked or self._known(owner, views[0]) is not None
+            if not known and unanswered.reason(_home_of(owner)) is None:
                 asked.setdefault(owner, []).extend(views)
         if len(asked) < 2:
             return
         workers = [self.worker, *self.helpers] if len(asked) >= WORTH_HELP else [self.worker]
+        if len(self._pending) >= MOST_PENDING * len(workers) or sum(map(_size, asked.items())) > SMALL_REQUEST:
+            # Neither side may fill the pipe while the other one writes to it.
+            self.collect()
         items = list(asked.items())
+        self._asked.update((owner, view) for owner, views in items for view in views)
         for at, worker in enumerate(workers):
             share = items[at :: len(workers)]
-            worker.begin("tables", share)
-            self._pending.append((worker, share))
+            self._pending.append((worker, worker.begin("tables", share), share))
+
+    def _drain(self) -> None:
+        """Takes what was asked for ahead and is there."""
+        while self._pending and self._pending[0][0].ready(self._pending[0][1]):
+            self._collect_first()
 
     def collect(self) -> None:
-        """Takes what was asked for ahead."""
-        pending, self._pending = self._pending, []
+        """Takes all that was asked for ahead."""
+        while self._pending:
+            self._collect_first()
+
+    def _collect_first(self) -> None:
+        worker, life, asked = self._pending.popleft()
+        self._asked.difference_update((owner, view) for owner, views in asked for view in views)
+        homes = [_home_of(owner) for owner, _ in asked]
         unanswered = self._unanswered
-        for worker, asked in pending:
-            homes = [_home_of(owner) for owner, _ in asked]
-            try:
-                answers = worker.finish()
-            except Silent:
-                unanswered.silent(homes)
-                continue
-            except WorkerLost:
-                continue
-            unanswered.answered()
-            unanswered.heard(homes)
-            for (owner, views), (found, report) in zip(asked, answers, strict=True):
-                self._take(owner, views, found, report)
+        try:
+            answers = worker.finish(life)
+        except Silent:
+            unanswered.silent(homes)
+            return
+        except WorkerLost:
+            return
+        unanswered.answered()
+        unanswered.heard(homes)
+        for (owner, views), (found, report) in zip(asked, answers, strict=True):
+            self._take(owner, views, found, report)
 
     def close(self) -> None:
         """Ends the workers."""
@@ -338,6 +358,12 @@ class Units:
 def _batches(things: Sequence[Any]) -> Iterable[Sequence[Any]]:
     for at in range(0, len(things), BATCH):
         yield things[at : at + BATCH]
+
+
+def _size(wanted: tuple[Owner, Sequence[View]]) -> int:
+    """About how many bytes a request for a home takes."""
+    owner, views = wanted
+    return 128 + len(owner.user) + len(owner.home) + sum(64 + len(one.host) + len(one.name or b"") for one in views)
 
 
 def _home_of(owner: Owner) -> _Home:

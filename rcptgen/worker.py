@@ -42,6 +42,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
         self._begun = ""
+        self._life = 0
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """The worker's answer.
@@ -49,17 +50,31 @@ class Worker:
         Raises Silent where there is none in time, WorkerLost where it ended or had no memory
         for it, and the RcptgenError that is its answer: Shortage where it ran out of something.
         """
-        self.begin(name, *arguments)
-        return self.finish()
+        return self.finish(self.begin(name, *arguments))
 
-    def begin(self, name: str, *arguments: Any) -> None:
-        """Asks, and leaves the worker to it; `finish` must come next.  Raises Shortage where no worker starts."""
+    def begin(self, name: str, *arguments: Any) -> int:
+        """Asks, and leaves the worker to it: `finish`, in the order of what was begun, takes the answer.
+
+        Returns what `finish` is to be given.  Raises Shortage where no worker starts.
+        """
         if self._pipe is None:
             self._start()
         self._send(name, arguments)
+        return self._life
 
-    def finish(self) -> Any:
-        """The answer to what was begun; see `ask`."""
+    def ready(self, life: int) -> bool:
+        """Whether `finish` would not have to wait."""
+        if self._pipe is None or life != self._life:
+            return True
+        try:
+            return self._pipe.poll(0)
+        except OSError:
+            return True
+
+    def finish(self, life: int) -> Any:
+        """The answer to what was begun first; see `ask`.  WorkerLost, too, where the worker was killed since."""
+        if self._pipe is None or life != self._life:
+            raise WorkerLost("the worker process was killed over something else")
         try:
             answer = self._receive()
         except (EOFError, OSError) as error:
@@ -139,6 +154,7 @@ class Worker:
             raise Shortage(str(answer)) if isinstance(answer, WorkerLost) else answer
 
     def _kill(self) -> None:
+        self._life += 1
         if self._process is not None:
             self._process.kill()
             try:

@@ -24,6 +24,7 @@ class InProcess(Worker):
         super().__init__(root, settings, config, time_limit=time_limit)
         self._reader: Reader | None = None
         self.asked: list[str] = []
+        self._wanted: list[tuple[str, tuple[Any, ...]]] = []
 
     def ask(self, name: str, *arguments: Any) -> Any:
         """The reader's answer; what it raises goes through."""
@@ -32,13 +33,18 @@ class InProcess(Worker):
         self.asked.append(name)
         return getattr(self._reader, name)(*arguments)
 
-    def begin(self, name: str, *arguments: Any) -> None:
+    def begin(self, name: str, *arguments: Any) -> int:
         """Nothing is done before the answer is wanted."""
-        self._wanted = name, arguments
+        self._wanted.append((name, arguments))
+        return 0
 
-    def finish(self) -> Any:
-        """The answer to what was begun."""
-        name, arguments = self._wanted
+    def ready(self, life: int) -> bool:
+        """Never before it is asked for."""
+        return False
+
+    def finish(self, life: int) -> Any:
+        """The answer to what was begun first."""
+        name, arguments = self._wanted.pop(0)
         return self.ask(name, *arguments)
 
     def close(self) -> None:

@@ -27,6 +27,10 @@ class View:
     name: bytes | None
     pre: bytes
 
+    def __reduce__(self) -> tuple[type[View], tuple[object, ...]]:
+        # See Outcome.__reduce__.
+        return View, (self.host, self.name, self.pre)
+
 
 class Variables:
     """One environment, and what a run of the lines took notice of in it."""

@@ -45,6 +45,10 @@ class HomeTable:
     tails: Mapping[bytes, Table] = field(default_factory=dict)
     split: frozenset[bytes] = frozenset()
 
+    def __reduce__(self) -> tuple[type[HomeTable], tuple[object, ...]]:
+        # See Outcome.__reduce__.
+        return HomeTable, (self.table, self.view_matters, self.tails, self.split)
+
     def __len__(self) -> int:
         return len(self.table) + sum(map(len, self.tails.values()))
 

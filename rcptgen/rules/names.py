@@ -58,6 +58,9 @@ class Names:
         odd = sorted({name for part in parts for name in part.odd})
         return cls.of_sorted(_joined(name for name, _ in groupby(merge(*ordinary))), odd)
 
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Names.of_sorted, (self._joined, self._odd)
+
     @property
     def joined(self) -> bytes | None:
         """The ordinary names, sorted and joined by newlines; None where there are none."""

@@ -50,6 +50,9 @@ class Table:
         table.groups = dict(groups)
         return table
 
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Table.of_groups, (self.groups, self.prefixes)
+
     def __len__(self) -> int:
         return sum(map(len, self.groups.values())) + len(self.prefixes)
 

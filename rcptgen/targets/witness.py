@@ -9,8 +9,8 @@ from itertools import chain, islice
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Line, Reader
 
-SAMPLE = 30_000
-SPARSE = 128
+SAMPLE = 20_000
+SPARSE = 512
 AROUND = 6
 """Witnesses of one exact rule."""
 

@@ -48,6 +48,7 @@ class Deaf(Worker):
         self.silent, self.lost = tuple(silent), tuple(lost)
         self.waits = 0
         self.asked: list[bytes] = []
+        self.wanted: list[tuple[str, tuple[Any, ...]]] = []
 
     def ask(self, name: str, *arguments: Any) -> Any:
         things = [arguments[0]] if name == "table" else arguments[0]
@@ -61,11 +62,15 @@ class Deaf(Worker):
         answers = [self._answer(name, one) for one in things]
         return answers[0] if name == "table" else answers
 
-    def begin(self, name: str, *arguments: Any) -> None:
-        self.wanted = name, arguments
+    def begin(self, name: str, *arguments: Any) -> int:
+        self.wanted.append((name, arguments))
+        return 0
 
-    def finish(self) -> Any:
-        name, arguments = self.wanted
+    def ready(self, life: int) -> bool:
+        return False
+
+    def finish(self, life: int) -> Any:
+        name, arguments = self.wanted.pop(0)
         return self.ask(name, *arguments)
 
     def _home(self, one: Account | Owner | Question | tuple[Owner, Sequence[View]]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ from rcptgen.cli import Globals, safe
 from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
-from rcptgen.reader import State
+from rcptgen.reader import SELDOM, State
 from rcptgen.rules.shown import as_json, shown
 
 PATIENCE = 1.0
@@ -83,6 +84,7 @@ def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run
 
 def perform(given: Globals, config: Config, request: Request, *, as_object: bool) -> int:
     """Runs the compiler and says what a person or a program wants to know; returns the exit status."""
+    gc.set_threshold(*SELDOM)
     try:
         with _progress(given, as_object) as progress:
             result = compile_host(given.root, config, request, progress=progress)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import coverage
 import hypothesis
 import parts
 import pytest
@@ -35,6 +36,19 @@ GRACE = 2.0  # seconds that a thread or child may take to end after its test
 BASETEMP = pytest.StashKey[Path]()
 SKIPPED = pytest.StashKey[dict[str, str]]()
 
+
+def _lock_of_its_own() -> None:
+    """Gives a forked child a lock that nobody holds.
+
+    coverage saves its data at os._exit in a child too, and waits for ever where another thread,
+    which the child does not have, held the collector's lock at the moment of the fork.
+    """
+    collector: Any = getattr(coverage.Coverage.current(), "_collector", None)
+    if collector is not None and collector.data_lock is not None:
+        collector.data_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_lock_of_its_own)
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(CHECKOUT / ".hypothesis"))
 hypothesis.settings.register_profile("ordinary", deadline=None, print_blob=True)
 hypothesis.settings.register_profile(

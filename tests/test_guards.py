@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import coverage
+import pytest
 
 HERE = Path(__file__).resolve().parent
 
@@ -87,3 +92,15 @@ def test_everybody_may_enter_the_directory_of_a_test(tmp_path: Path) -> None:
     top = next(path for path in tmp_path.parents if path.name.startswith("rcptgen-test-"))
     for path in [tmp_path, *tmp_path.parents]:
         assert path.stat().st_mode & 0o055 == 0o055 or path in top.parents, path
+
+
+def test_a_forked_child_does_not_wait_for_the_lock_of_a_thread_that_it_does_not_have() -> None:
+    collector: Any = getattr(coverage.Coverage.current(), "_collector", None)
+    if collector is None or collector.data_lock is None:
+        pytest.skip("nothing is measured")
+    with collector.data_lock:
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            os._exit(0)  # saves what was measured: coverage has patched it
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -506,7 +506,7 @@ class DomainRules:
             units.ahead(wanted)
 
         flat = self.host.space().flatten(prepend, table_of, skip=skip, kept=kept, oversized=oversized, ahead=ahead)
-        if shared is not None and not view_matters and not units.any_failed:
+        if shared is not None and not view_matters and not units.any_held_back:
             shared[prepend] = flat
         return flat
 

@@ -344,9 +344,9 @@ class Units:
         return answers
 
     @property
-    def any_failed(self) -> bool:
-        """Whether any source could not be read for now."""
-        return any(one.state is State.FAILED for one in self.reports.values())
+    def any_held_back(self) -> bool:
+        """Whether any source could not be read for now, or is damaged: each domain then keeps what it had."""
+        return any(one.state in (State.FAILED, State.SUSPECT) for one in self.reports.values())
 
     def unhealthy(self) -> list[Report]:
         """The reports of units that are not healthy, by path."""

@@ -379,35 +379,29 @@ class Home:
 
     def outcome(self, judged: Judged, variables: Variables) -> Outcome:
         """What the instructions of a file come to under these variables."""
+        situation = Situation(variables.texts, self._presence, self._look)
+
+        def program(line: bytes) -> Effect:
+            return self._run_line(line, situation)
+
         look = self.settings.look_at_mailboxes
-        found = self._ending(judged, variables, self._mailbox if look else _taken_for_granted)
+        found = self._ending(judged, program, self._mailbox if look else _taken_for_granted)
         if not look and found.verdict is Verdict.BOUNCE and judged.instructions.has_mailbox:
             # A mailbox before the line that bounces would defer first.
-            found = self._ending(judged, variables, self._mailbox)
+            found = self._ending(judged, program, self._mailbox)
         if judged.default_delivery and found.verdict is Verdict.DELIVER:
             return replace(found, kind=Kind.DEFAULT_DELIVERY, reason="the default delivery", line=0)
         return found
 
     def composed(self, judged: Judged, effect: Effect) -> Outcome:
         """What the instructions come to where their only program line has `effect`."""
-        instructions = judged.instructions
-        return outcome(
-            instructions,
-            judged.file,
-            mailbox=self._mailbox,
-            program=lambda line: effect,
-            forward_kind=self._forward_kind,
-        )
+        return self._ending(judged, lambda line: effect, self._mailbox)
 
-    def _ending(self, judged: Judged, variables: Variables, mailbox: Callable[[Instruction], bool]) -> Outcome:
-        situation = Situation(variables.texts, self._presence, self._look)
-        return outcome(
-            judged.instructions,
-            judged.file,
-            mailbox=mailbox,
-            program=lambda line: self._run_line(line, situation),
-            forward_kind=self._forward_kind,
-        )
+    def _ending(
+        self, judged: Judged, program: Callable[[bytes], Effect], mailbox: Callable[[Instruction], bool]
+    ) -> Outcome:
+        kind = self._forward_kind
+        return outcome(judged.instructions, judged.file, mailbox=mailbox, program=program, forward_kind=kind)
 
     # -- what instructions lead to ------------------------------------------------------------
 
@@ -468,7 +462,8 @@ class Home:
         known = self._programs.get(key)
         if known is None:
             known = self._look_at(path)
-            if len(self._programs) < MOST_ALIKE:
+            # A failure is noted for each home that meets it.
+            if known is not Presence.FAILED and len(self._programs) < MOST_ALIKE:
                 self._programs[key] = known
         return known
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from itertools import product
 
@@ -147,6 +148,7 @@ class _Judging:
 
     def __init__(self, walk: Walk, view: View) -> None:
         self._walk = walk
+        self._budget = copy(walk.budget)
         self._home = walk.home
         self._dash = walk.dash
         self._view = view
@@ -161,7 +163,7 @@ class _Judging:
     def run(self) -> HomeTable:
         """The table.  Raises Unlisted where the lines cost too much."""
         for extension, judged in self._walk.open_files:
-            self._walk.budget.file()
+            self._budget.file()
             self._add(extension, judged)
         self._base()
         for (prefix, name), one in self._single.items():
@@ -330,7 +332,7 @@ class _Judging:
             self._runs_left -= len(judged.instructions.lines)
             if self._runs_left < 0:
                 raise _TooManyRuns
-            self._walk.budget.run(judged)
+            self._budget.run(judged)
             variables = Variables.partly(home.settings.path, home.user, home.home, view, host, extension, default)
             outcome = home.outcome(judged, variables)
             if outcome.approximate and any(isinstance(one, Free) and one.opaque for one in (extension, default)):

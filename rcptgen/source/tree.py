@@ -401,7 +401,7 @@ class Directory:
     def _is_plain(self, name: bytes) -> bool:
         """Whether the kernel may be asked for a name in this directory, and will answer as whoever looks."""
         actor = self._tree._actor
-        return b"/" not in name and (actor.taken is None or (actor.switches and not self._gate))
+        return b"/" not in name and name != b".." and (actor.taken is None or (actor.switches and not self._gate))
 
     def read(
         self, name: bytes, *, limit: int = DEFAULT_LIMIT, may_wait: bool = False, entry: EntryType = EntryType.UNKNOWN

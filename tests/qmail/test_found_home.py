@@ -24,10 +24,11 @@ from rcptgen.qmail import dotqmail, home, homewalk
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings
 from rcptgen.qmail.hometable import home_tables
-from rcptgen.qmail.model import Effect, Situation
+from rcptgen.qmail.model import Effect, Presence, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Outcome
-from rcptgen.source import FailedForNow, SourceTree
+from rcptgen.source import FailedForNow, Identity, SourceTree, Status
+from rcptgen.source.tree import Failure
 
 pytestmark = pytest.mark.root
 
@@ -62,10 +63,10 @@ def listed(host: Host, address: str) -> Outcome:
 
 
 @contextmanager
-def home_of_joe(root: Path) -> Iterator[Home]:
+def home_of_joe(root: Path, programs: dict[tuple[Identity, bytes], Presence] | None = None) -> Iterator[Home]:
     models = builtin_models()
     with SourceTree(bytes(root)) as tree:
-        one = Home(tree, JOE, Settings(), lambda line, situation: run_line(line, situation, models))
+        one = Home(tree, JOE, Settings(), lambda line, situation: run_line(line, situation, models), programs=programs)
         try:
             yield one
         finally:
@@ -335,3 +336,33 @@ def test_an_identity_that_cannot_be_taken_defers_the_home(
         assert one is not None
         # A table takes it once for everything.
         assert (one.verdict == "defer") == (calls_that_work < 1)
+
+
+# --- What homes share --------------------------------------------------------------------------
+
+
+def test_a_program_that_cannot_be_looked_up_fails_every_home_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laid = Laid(tmp_path / "root", {**CONTROL, "~joe/.qmail-x": "|/nfs/deliver\n"})
+    real = SourceTree.accessible
+
+    def accessible(tree: SourceTree, path: bytes, mode: int) -> Status | Failure:
+        return FailedForNow(errno.ESTALE) if path == b"/nfs/deliver" else real(tree, path, mode)
+
+    monkeypatch.setattr(SourceTree, "accessible", accessible)
+    known: dict[tuple[Identity, bytes], Presence] = {}
+    for _ in range(2):
+        with home_of_joe(laid.root, known) as joe:
+            home_tables(joe, b"-", [VIEW])
+            assert joe.failure is not None
+
+
+def test_what_a_home_may_cost_holds_for_each_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = '|test "$HOST" = example.org || exit 100\n'
+    laid = Laid(tmp_path / "root", {**CONTROL, "~joe/.qmail-x": line * 30})
+    monkeypatch.setattr(homewalk, "MOST_WORK", 2500)
+    with home_of_joe(laid.root) as joe:
+        views = [View(host, b"joe-", b"") for host in (b"example.org", b"a.example", b"b.example", b"c.example")]
+        found = [one.table.match(b"x") for one in home_tables(joe, b"-", views)]
+    assert [one is not None and one.accepted for one in found] == [True, False, False, False]

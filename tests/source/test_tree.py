@@ -735,3 +735,12 @@ def test_a_forgotten_directory_gives_its_descriptor_back(house: House, tree: Sou
     for _ in range(10):
         tree.directory(HOME)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_above_the_root_is_the_root(house: House, tree: SourceTree) -> None:
+    top = tree.directory(b"/")
+    assert isinstance(top, Directory)
+    with top:
+        above = top.child_status(b"..")
+    assert isinstance(above, Status)
+    assert above.inode == os.stat(house.root).st_ino

@@ -277,7 +277,7 @@ class _Database:
         if isinstance(trouble, OSError):
             self._situation.look.failed(self._path, f"{UNREADABLE}: {os.strerror(trouble.errno or errno.EIO)}")
             return Effect(frozenset({111}), Kind.PROGRAM, UNREADABLE, file=self._path)
-        self._situation.look.suspect(self._path, str(trouble))
+        self._situation.look.suspect(self._path, trouble.damage)
         return Effect(frozenset({111}), Kind.PROGRAM, DAMAGED, file=self._path)
 
 

@@ -125,15 +125,15 @@ def read_cdb(source: bytes | int, *, limit: int = SIZE_LIMIT, name: bytes = b"")
         finally:
             drop(descriptor)
     except OSError as error:
-        raise DamagedCdb(f"{called}: cannot read: {why(error)}") from error
+        raise DamagedCdb(called, f"cannot read: {why(error)}") from error
 
 
 def _walk_file(descriptor: int, called: str, limit: int) -> Iterator[tuple[bytes, bytes]]:
     status = os.fstat(descriptor)
     if not stat.S_ISREG(status.st_mode):
-        raise DamagedCdb(f"{called}: not a regular file")
+        raise DamagedCdb(called, "not a regular file")
     if status.st_size > limit:
-        raise DamagedCdb(f"{called}: {status.st_size} bytes are more than the {limit} that are read")
+        raise DamagedCdb(called, f"{status.st_size} bytes are more than the {limit} that are read")
 
     def fetch(position: int, size: int) -> bytes:
         parts: list[bytes] = []

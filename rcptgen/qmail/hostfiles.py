@@ -165,7 +165,7 @@ class HostFiles:
         try:
             return frozenset(key for key, _ in walk_cdb(data) if key == key.lower())
         except DamagedCdb as error:
-            raise SourceFailed(f"{shown(file)}: {error}; the domains it lists are not known") from None
+            raise SourceFailed(f"{shown(file)}: {error.damage}; the domains it lists are not known") from None
 
     def assign(self) -> Assign | None:
         """users/assign as it stands, for provenance; None where it is not there."""

@@ -35,9 +35,16 @@ _ALL_BUT_LAST = (1 << _LAST) - 1
 
 
 class DamagedCdb(RcptgenError):
-    """The file is not a whole cdb, or could not be read to its end; what it says is unknown, not empty."""
+    """The file is not a whole cdb, or could not be read to its end; what it says is unknown, not empty.
+
+    `damage` says what is wrong without naming the file.
+    """
 
     status: ClassVar[int] = 2
+
+    def __init__(self, name: str, damage: str) -> None:
+        super().__init__(f"{name}: {damage}" if name else damage)
+        self.damage = damage
 
 
 def hash_of(key: bytes) -> int:
@@ -77,7 +84,7 @@ class CdbFile:
             if keys == len(key) and self._bytes(position + RECORD, keys) == key:
                 return self._bytes(position + RECORD + keys, values)
         if slots > MOST_STEPS:
-            raise DamagedCdb(f"{self.name}: damaged: a hash table without an empty slot")
+            raise DamagedCdb(self.name, "damaged: a hash table without an empty slot")
         return None
 
     def _numbers(self, position: int) -> tuple[int, int]:
@@ -86,10 +93,10 @@ class CdbFile:
 
     def _bytes(self, position: int, size: int) -> bytes:
         if size > RECORD_LIMIT:
-            raise DamagedCdb(f"{self.name}: damaged: a record of {size} bytes")
+            raise DamagedCdb(self.name, f"damaged: a record of {size} bytes")
         data = self._fetch(position, size)
         if len(data) != size:
-            raise DamagedCdb(f"{self.name}: truncated or damaged: it ends at byte {position + len(data)}")
+            raise DamagedCdb(self.name, f"truncated or damaged: it ends at byte {position + len(data)}")
         return data
 
     def records(self) -> Iterator[tuple[bytes, bytes]]:
@@ -128,7 +135,7 @@ def batches(fetch: Callable[[int, int], bytes], size: int, called: str) -> Itera
         wanted = min(_CHUNK, end - position)
         chunk = fetch(position, wanted)
         if len(chunk) != wanted:
-            raise DamagedCdb(f"{called}: became shorter while it was read")
+            raise DamagedCdb(called, "became shorter while it was read")
         at, found = 0, True
         while found:
             keys: list[bytes] = []
@@ -156,31 +163,31 @@ def batches(fetch: Callable[[int, int], bytes], size: int, called: str) -> Itera
             at = RECORD + len(one) + len(data)
             seen += 1
         if seen > slots:
-            raise DamagedCdb(f"{called}: damaged: more records than its hash tables can point to")
+            raise DamagedCdb(called, "damaged: more records than its hash tables can point to")
         position += at
 
 
 def _large(fetch: Callable[[int, int], bytes], position: int, end: int, called: str) -> tuple[bytes, bytes]:
     if position + RECORD > end:
-        raise DamagedCdb(f"{called}: damaged: the records end in the middle of one (byte {position})")
+        raise DamagedCdb(called, f"damaged: the records end in the middle of one (byte {position})")
     lengths = fetch(position, RECORD)
     if len(lengths) != RECORD:
-        raise DamagedCdb(f"{called}: became shorter while it was read")
+        raise DamagedCdb(called, "became shorter while it was read")
     keys, values = _LENGTHS.unpack(lengths)
     if position + RECORD + keys + values > end:
-        raise DamagedCdb(f"{called}: damaged: the record at byte {position} reaches beyond the records")
+        raise DamagedCdb(called, f"damaged: the record at byte {position} reaches beyond the records")
     if keys + values > RECORD_LIMIT:
-        raise DamagedCdb(f"{called}: damaged, or not ours: the record at byte {position} has {keys + values} bytes")
+        raise DamagedCdb(called, f"damaged, or not ours: the record at byte {position} has {keys + values} bytes")
     body = fetch(position + RECORD, keys + values)
     if len(body) != keys + values:
-        raise DamagedCdb(f"{called}: became shorter while it was read")
+        raise DamagedCdb(called, "became shorter while it was read")
     return body[:keys], body[keys:]
 
 
 def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
     """Where the records end, and how many slots the hash tables have."""
     if len(header) < HEADER:
-        raise DamagedCdb(f"{called}: {len(header)} bytes are too few for a cdb; truncated, or not a cdb")
+        raise DamagedCdb(called, f"{len(header)} bytes are too few for a cdb; truncated, or not a cdb")
     # Tables that follow one upon the other, as makers write them, are told by sums of the whole header, seen as
     # numbers of 64 bits: this is done for every domain of a host.
     both = int.from_bytes(header, "little")
@@ -196,13 +203,13 @@ def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
     if not total:
         # A header of zeros is a file that was never written, not an empty one: makers point every table at its end.
         if size != HEADER or set(starts) != {HEADER}:
-            raise DamagedCdb(f"{called}: damaged: no hash tables")
+            raise DamagedCdb(called, "damaged: no hash tables")
         return HEADER, 0
     tables = [(at, count) for at, count in zip(starts, slots, strict=True) if count]
     end = min(at for at, _ in tables)
     if end < HEADER or any(at + count * SLOT > size for at, count in tables):
-        raise DamagedCdb(f"{called}: truncated or damaged: a hash table lies outside its {size} bytes")
+        raise DamagedCdb(called, f"truncated or damaged: a hash table lies outside its {size} bytes")
     # Tables that overlap would let a small file claim room for any number of records.
     if total * SLOT > size - end:
-        raise DamagedCdb(f"{called}: damaged: its hash tables overlap")
+        raise DamagedCdb(called, "damaged: its hash tables overlap")
     return end, total

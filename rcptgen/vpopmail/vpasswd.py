@@ -48,7 +48,7 @@ class VpasswdBackend:
             try:
                 data = opened.get(name)
             except DamagedCdb as error:
-                look.suspect(path, str(error))
+                look.suspect(path, error.damage)
                 return None
             except OSError as error:
                 look.failed(path, str(error))
@@ -70,7 +70,7 @@ class VpasswdBackend:
             found = gathered(opened.batches, path)
             _lead_to_records(opened, found)
         except DamagedCdb as error:
-            look.suspect(path, str(error))
+            look.suspect(path, error.damage)
             return _salvaged(look, path)
         except OSError as error:
             look.failed(path, str(error))
@@ -120,7 +120,7 @@ def _lead_to_records(opened: CdbFile, found: Users) -> None:
     """Raises DamagedCdb where the hash tables do not lead to records that are there (blocks of zeros, say)."""
     for names in itertools.islice(found.plain.values(), 1):
         if opened.get((names.joined or b"").rpartition(SEPARATOR)[2]) is None:
-            raise DamagedCdb(f"{opened.name}: damaged: a name that it holds cannot be found")
+            raise DamagedCdb(opened.name, "damaged: a name that it holds cannot be found")
 
 
 def _salvaged(look: Look, path: bytes) -> Users:

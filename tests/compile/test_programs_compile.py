@@ -153,3 +153,35 @@ def test_few_users_may_go(site: Site) -> None:
     site.host.write(CDB, database(*USERS[4:]))
     site.published()
     assert accepted(site) == set(USERS[4:])
+
+
+# --- A damaged table behind several local domains ---------------------------------------------
+
+LOCALS = ("one.example", "two.example")
+VMAILMGR: Names = {
+    "passwd": {"joe": 1001},
+    "control/me": "one.example\n",
+    "control/locals": "".join(f"{one}\n" for one in LOCALS),
+    "/usr/local/bin/vdeliver": File("", mode=0o755),
+    "~joe/.qmail-default": "|/usr/local/bin/vdeliver\n",
+    "alias/.qmail-postmaster": "admin@far.example\n",
+}
+
+
+def test_a_damaged_table_keeps_its_names_in_every_local_domain(tmp_path: Path) -> None:
+    user = b"\2\x08\1\x0a\0\0pass\0\0x@far.example\0\0me\0-\0-\0-\0-\0001\0-\0"
+    whole = cdb_bytes(((one.encode(), user) for one in USERS), signed=True)
+    site = Site(tmp_path, {**VMAILMGR, "~joe/passwd.cdb": File(whole, mode=0o600)})
+    site.published()
+    wanted = [f"joe-{user}@{domain}" for user in USERS for domain in LOCALS]
+    assert all(map(site.accepts, wanted))
+    site.host.write("~joe/passwd.cdb", File(whole[: len(whole) // 2], mode=0o600))
+    done = site.compile()
+    assert done.status == 75, done
+    assert [one for one in wanted if not site.accepts(one)] == []
+
+
+def test_a_reason_names_the_damaged_file_once(site: Site) -> None:
+    done = damage(site, lambda whole: whole[:-20])
+    (reason,) = [one["reason"] for one in done.json["units"] if one["path"] == DIRECTORY]
+    assert reason.count("vpasswd.cdb") == 1, reason

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ POSTGRESQL_PORT = 5432
 _KEEPER = '"$@" </dev/null & echo $!; cat >/dev/null; kill $! 2>/dev/null; wait'
 
 
-class DatabaseServer:
+class DatabaseServer(ABC):
     """One server below `place`.  `program` is what runs; subclasses say how."""
 
     account = ""
@@ -137,19 +138,21 @@ class DatabaseServer:
         return done.stdout.decode()
 
     @property
+    @abstractmethod
     def socket(self) -> Path:
         """The socket it listens on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sql(self, statements: str, database: str = "") -> str:
         """What the administrator's client says to these statements."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _initialise(self) -> None:
-        raise NotImplementedError
+        """Makes an empty database."""
 
+    @abstractmethod
     def _command(self) -> list[str]:
-        raise NotImplementedError
+        """What starts the server."""
 
     def _answers(self) -> bool:
         try:
@@ -157,17 +160,17 @@ class DatabaseServer:
         except RuntimeError:
             return False
 
+    @abstractmethod
     def load(self, server: Server, dump: str) -> None:
         """A database that holds just `dump`, and its user, as the settings of the host have them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def serve(self, root: Path, directory: str = "/home/vpopmail") -> None:
         """The host below `root` reaches this server by its own settings, or by settings that are made to fit.
 
         A socket is linked into the tree, so that `localhost` needs no change; what would
         be reached by TCP is, since a test cannot take the ports of its machine.
         """
-        raise NotImplementedError
 
     def _link(self, where: Path) -> None:
         where.parent.mkdir(parents=True, exist_ok=True)

@@ -309,18 +309,18 @@ def assign_records(text: bytes) -> list[tuple[bytes, bytes]]:
     return [*records, (b"", last_characters)]
 
 
-def cdb_bytes(records: Iterable[tuple[bytes, bytes]]) -> bytes:
+def cdb_bytes(records: Iterable[tuple[bytes, bytes]], *, signed: bool = False) -> bytes:
     """A constant database of these records, in this order, as D. J. Bernstein's cdbmake writes it.
 
     Written here once more, without a library, so that the tests do not take the word of the
-    code they judge.
+    code they judge.  `signed`: by a machine, or a library, whose characters have a sign.
     """
     body = bytearray(2048)
     slots: list[list[tuple[int, int]]] = [[] for _ in range(256)]
     for key, data in records:
         mixed = 5381
         for byte in key:
-            mixed = ((mixed << 5) + mixed & 0xFFFFFFFF) ^ byte
+            mixed = ((mixed << 5) + mixed & 0xFFFFFFFF) ^ (byte | 0xFFFFFF00 if signed and byte > 127 else byte)
         slots[mixed & 255].append((mixed, len(body)))
         body += struct.pack("<II", len(key), len(data)) + key + data
     for number, entries in enumerate(slots):

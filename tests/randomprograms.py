@@ -7,8 +7,6 @@ the databases of the programs too.
 from __future__ import annotations
 
 import random
-import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -18,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from rcptgen.config import Config, Vpopmail
-from rcptgen.programs.vmailmgr_table import signed_hash
 
 VPOPMAIL = "/home/vpopmail"
 DOMAINS = f"{VPOPMAIL}/domains"
@@ -283,7 +280,7 @@ class _Maker:
                 b"pass\0" + where + b"\0" + forwards + b"\0me\0" + numbers % draw(st.sampled_from([b"-", b"-", b"5"]))
             )
             pairs.append((name.encode("latin-1"), data))
-        return _signed_cdb(pairs)
+        return cdb_bytes(pairs, signed=True)
 
     # -- lists ----------------------------------------------------------------------------------
 
@@ -395,25 +392,6 @@ class _Maker:
         draw = self.draw
         content = self.lines(home) if draw(st.integers(0, 4)) else draw(st.sampled_from(randomhosts.CONTENTS[:14]))
         self.put(f"{home}/{name}", File(content, mode=draw(st.sampled_from([0o644] * 30 + [0o744, 0o600, 0o666]))))
-
-
-def _signed_cdb(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
-    body = bytearray(2048)
-    slots: list[list[tuple[int, int]]] = [[] for _ in range(256)]
-    for key, data in pairs:
-        slots[signed_hash(key) & 255].append((signed_hash(key), len(body)))
-        body += struct.pack("<II", len(key), len(data)) + key + data
-    for number, entries in enumerate(slots):
-        size = 2 * len(entries)
-        struct.pack_into("<II", body, 8 * number, len(body), size)
-        places = [(0, 0)] * size
-        for hashed, position in entries:
-            at = (hashed >> 8) % size
-            while places[at][1]:
-                at = (at + 1) % size
-            places[at] = (hashed, position)
-        body += b"".join(struct.pack("<II", *one) for one in places)
-    return bytes(body)
 
 
 OWN = ("", "&x@far.example\n", "|exit 100\n", "# nobody\n", "|exit 99\n|exit 100\n", "|false\n", "delete\n")

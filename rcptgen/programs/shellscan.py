@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 
 from rcptgen.programs.shellast import Literal, Opaque, Parameter, Part, Substitution, Word
 
@@ -37,7 +38,7 @@ _LENGTH = re.compile(rb"\$\{#(" + NAME + rb")\}")
 _OPERATED = re.compile(rb"\$\{(" + NAME + rb"|[0-9]+)(:?[-=+?]|##?|%%?)")
 
 
-class Scanner:
+class Scanner(ABC):
     """A position in a line; what it takes it also consumes."""
 
     __slots__ = ("data", "depth", "pos", "tokens")
@@ -224,9 +225,9 @@ class Scanner:
         self.depth -= 1
         return tuple(parts)
 
+    @abstractmethod
     def substituted(self) -> None:
         """Takes the commands of a substitution; for the parser, which knows lists, to say how."""
-        raise NotImplementedError  # a scanner alone is never run
 
     def substitution(self, *, quoted: bool) -> Part:
         """`$(list)`; the list is parsed with the line."""

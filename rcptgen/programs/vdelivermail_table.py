@@ -17,7 +17,7 @@ from rcptgen.rules.names import SEPARATOR, Names
 from rcptgen.source.tree import Status
 from rcptgen.vpopmail.assign import LONGEST_NAME
 from rcptgen.vpopmail.backend import Crash, Noticed, Unavailable, User
-from rcptgen.vpopmail.packed import pack, pieces
+from rcptgen.vpopmail.packed import pack
 from rcptgen.vpopmail.text import all_valid, is_domain_valid, is_username_valid
 
 MOST_LOOPS = 1000
@@ -150,7 +150,7 @@ class _Enumeration:
         process = self._process
         joined = names.joined
         if joined is None or names.odd or not all_valid(joined):
-            valid = [name for piece in pieces(names) for name in piece if is_username_valid(name)]
+            valid = [name for piece in names.stretches() for name in piece if is_username_valid(name)]
             names = pack([SEPARATOR.join(valid)] if valid else [])
             joined = names.joined
             if joined is None:
@@ -162,13 +162,13 @@ class _Enumeration:
         there: Mapping[bytes, object] = listing if isinstance(listing, dict) else {}
         if there and (b"/" in joined or b"." in names or b".." in names):
             # A listing does not say whether these are there.
-            unlisted = (name for piece in pieces(names) for name in piece if b"/" in name or name in (b".", b".."))
+            unlisted = (name for piece in names.stretches() for name in piece if b"/" in name or name in (b".", b".."))
             there = {**there, **dict.fromkeys(unlisted)}
         alone = _alone(names, there, room)
         effect = self._made if process.mailboxes.is_missing(parent) else None
         if alone:
             apart = set(alone)
-            some = next((name for piece in pieces(names) for name in piece if name not in apart), None)
+            some = next((name for piece in names.stretches() for name in piece if name not in apart), None)
         else:
             apart, some = set(), joined.partition(SEPARATOR)[0]
         if some is None:
@@ -193,7 +193,7 @@ class _Enumeration:
             self._whole.setdefault(effect, []).append(names)
             if self._ext:
                 known = set(alone)
-                for piece in pieces(names):
+                for piece in names.stretches():
                     for name in piece:
                         if b"-" not in name and name not in known:
                             self._put_prefix(name + b"-", effect)
@@ -250,7 +250,7 @@ class _Enumeration:
         if self._extended:
             for parts in self._whole.values():
                 for part in parts:
-                    for piece in pieces(part):
+                    for piece in part.stretches():
                         for name in self._extended.keys() & set(piece):
                             del self._extended[name]
             self._exact = {**self._extended, **self._exact}
@@ -316,7 +316,7 @@ class _Enumeration:
                 if not self._taken_out and not heads:
                     joined.append(part.joined or b"")
                     continue
-                for piece in pieces(part):
+                for piece in part.stretches():
                     left = [name for name in piece if name not in self._taken_out and not name.startswith(heads)]
                     if left:
                         joined.append(SEPARATOR.join(left))
@@ -330,7 +330,7 @@ def _alone(names: Names, there: Mapping[bytes, object], room: int) -> list[bytes
     """The names that must be judged one by one: they are there, or longer than there is room for."""
     return [
         name
-        for piece in pieces(names)
+        for piece in names.stretches()
         if not there.keys().isdisjoint(piece) or max(map(len, piece)) > room
         for name in piece
         if name in there or len(name) > room

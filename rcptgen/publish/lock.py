@@ -58,6 +58,7 @@ def _hold(path: bytes, wait: float) -> Iterator[None]:
         except Timeout as error:
             raise Busy(f"{shown(path)}: locked: another run is publishing; wait for it, or use --wait") from error
         except (OSError, NotImplementedError, RuntimeError) as error:
+            # filelock raises NotImplementedError itself where the system has no flock.
             reason = why(error) if isinstance(error, OSError) else str(error)
             raise PublishFailed(f"{shown(path)}: cannot lock: {reason}") from error
         if type(lock) is not UnixFileLock:

@@ -41,7 +41,8 @@ class Names:
 
         `odd` are those with a newline, sorted.
         """
-        made = cls(())
+        # Made for every domain: without sorting nothing.
+        made = cls.__new__(cls)
         made._joined = joined
         made._odd = tuple(odd)
         made.count = len(made._odd) + (0 if joined is None else joined.count(SEPARATOR) + 1)
@@ -147,10 +148,6 @@ class Names:
         if joined is not None and (joined.endswith(end) or end + SEPARATOR in joined):
             found += [name for name in self.ordinary() if name.endswith(end)]
         return found
-
-    def every(self, step: int, first: int) -> Iterator[bytes]:
-        """Every `step`-th name, from the `first` on."""
-        return islice(self, first, None, step)
 
     def __contains__(self, name: bytes) -> bool:
         if SEPARATOR in name:

@@ -14,7 +14,7 @@ from itertools import compress, islice
 from rcptgen.rules.names import SEPARATOR, Names
 from rcptgen.vpopmail.assign import LONGEST_NAME
 from rcptgen.vpopmail.backend import Crash, User, Users
-from rcptgen.vpopmail.packed import PackedNames, pack
+from rcptgen.vpopmail.packed import pack
 from rcptgen.vpopmail.text import all_valid, atoi, c_string, is_username_valid
 
 BOUNCE_FLAG = 0x10
@@ -224,7 +224,7 @@ class _Sorted:
             listed = self._plain.pop(parent)
             if not parts:
                 listed.sort()
-                plain[parent[:-1]] = PackedNames(SEPARATOR.join(listed))
+                plain[parent[:-1]] = Names.of_sorted(SEPARATOR.join(listed))
                 continue
             if listed:
                 parts.append(SEPARATOR.join(listed))

@@ -10,18 +10,6 @@ SMALL = 1 << 19
 _CHUNK = 1 << 16
 
 
-class PackedNames(Names):
-    """The names of a text in which they are sorted, different, and joined by newlines; None: no names."""
-
-    __slots__ = ()
-
-    def __init__(self, joined: bytes | None) -> None:
-        # Made for every domain: without sorting nothing.
-        self._joined = joined
-        self._odd = ()
-        self.count = 0 if joined is None else joined.count(SEPARATOR) + 1
-
-
 def pack(parts: Iterable[bytes | bytearray]) -> Names:
     """The names in all `parts`, each of which is names joined by newlines.
 
@@ -30,20 +18,12 @@ def pack(parts: Iterable[bytes | bytearray]) -> Names:
     """
     given = list(parts)
     if not given:
-        return PackedNames(None)
+        return Names.of_sorted(None)
     if sum(map(len, given)) <= SMALL:
         names = SEPARATOR.join(given).split(SEPARATOR)
         names.sort()
-        return PackedNames(SEPARATOR.join(names))
-    return PackedNames(SEPARATOR.join(_sorted(given, 0)))
-
-
-def pieces(names: Names) -> Iterator[list[bytes]]:
-    """The names, some thousands at a time."""
-    if names.joined is not None:
-        yield from _lists(names.joined)
-    if names.odd:
-        yield list(names.odd)
+        return Names.of_sorted(SEPARATOR.join(names))
+    return Names.of_sorted(SEPARATOR.join(_sorted(given, 0)))
 
 
 def _lists(joined: bytes | bytearray) -> Iterator[list[bytes]]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from rcptgen.rules.names import Names
 from rcptgen.vpopmail.backend import User, Users
-from rcptgen.vpopmail.packed import pack, pieces
+from rcptgen.vpopmail.packed import pack
 from rcptgen.vpopmail.text import atoi, c_string
 
 BOUNCE = 0x10
@@ -201,7 +201,7 @@ class UserRows:
 def _repeated(names: Names) -> Iterator[bytes]:
     """The names that are there more than once."""
     before: bytes | None = None
-    for some in pieces(names):
+    for some in names.stretches():
         for one in some:
             if one == before:
                 yield one

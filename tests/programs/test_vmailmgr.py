@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import struct
 import time
 from collections.abc import Iterable
 
 import pytest
 from fakelists import DIRECTORY, Home
+from hosts import cdb_bytes
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -42,22 +42,7 @@ def alias(*forwards: bytes) -> bytes:
 
 def table(pairs: Iterable[tuple[bytes, bytes]]) -> bytes:
     """A cdb whose hash takes bytes for signed characters."""
-    body = bytearray(2048)
-    slots: list[list[tuple[int, int]]] = [[] for _ in range(256)]
-    for key, data in pairs:
-        slots[signed_hash(key) & 255].append((signed_hash(key), len(body)))
-        body += struct.pack("<II", len(key), len(data)) + key + data
-    for number, entries in enumerate(slots):
-        size = 2 * len(entries)
-        struct.pack_into("<II", body, 8 * number, len(body), size)
-        places = [(0, 0)] * size
-        for hashed, position in entries:
-            at = (hashed >> 8) % size
-            while places[at][1]:
-                at = (at + 1) % size
-            places[at] = (hashed, position)
-        body += b"".join(struct.pack("<II", *one) for one in places)
-    return bytes(body)
+    return cdb_bytes(pairs, signed=True)
 
 
 USERS = [

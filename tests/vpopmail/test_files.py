@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from rcptgen.qmail.look import Look
 from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
+from rcptgen.rules.names import Names
 from rcptgen.vpopmail.assign import Assigned, Assignments
 from rcptgen.vpopmail.backend import Crash, Domain, Unavailable, User, Users
 from rcptgen.vpopmail.gathered import gathered, in_batches, user_of
-from rcptgen.vpopmail.packed import SMALL, PackedNames, pack, pieces
+from rcptgen.vpopmail.packed import SMALL, pack
 from rcptgen.vpopmail.salvage import findable
 from rcptgen.vpopmail.text import all_valid, atoi, is_username_valid
 from rcptgen.vpopmail.vpasswd import VpasswdBackend
@@ -83,7 +84,7 @@ def test_packed_names_are_sorted_and_joined(parts: list[set[bytes]]) -> None:
     found = pack(b"\n".join(names) for names in disjoint)
     assert list(found) == sorted(seen)
     assert len(found) == len(seen)
-    assert [name for piece in pieces(found) for name in piece] == sorted(seen)
+    assert [name for piece in found.stretches() for name in piece] == sorted(seen)
 
 
 @pytest.mark.parametrize("head", [b"", b"someuser-with-a-long-beginning"])
@@ -100,7 +101,7 @@ def test_very_many_names_are_sorted_bucket_by_bucket(head: bytes) -> None:
 def test_no_names_and_the_empty_name_are_not_the_same() -> None:
     assert len(pack([])) == 0
     assert list(pack([b""])) == [b""]
-    assert list(PackedNames(b"\na")) == [b"", b"a"]
+    assert list(Names.of_sorted(b"\na")) == [b"", b"a"]
 
 
 # -- users/cdb --------------------------------------------------------------------------------------

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from rcptgen.rules.cdbwalk import CdbFile
-from rcptgen.rules.shown import shown
 from rcptgen.source.tree import (
     DEFAULT_LIMIT,
     Directory,
@@ -214,7 +213,7 @@ class OwnersLook:
         if isinstance(found, FailedForNow):
             self._trouble(found)
         if isinstance(found, Opened):
-            cdb = CdbFile(found.fetch, found.status.size, shown(path), found.status.mtime_ns)
+            cdb = CdbFile(found.fetch, found.status.size, os.fsdecode(path), found.status.mtime_ns)
             if self._acting() or found.status.size <= MOST_KEPT:
                 self._last = path, cdb
             return cdb

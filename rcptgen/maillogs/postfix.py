@@ -1,0 +1,101 @@
+"""The log of Postfix, by the daemon that wrote the line:
+
+    pickup      QUEUEID: uid=0 from=<root>
+    local       QUEUEID: to=<joe@host>, orig_to=<joe@example.org>, relay=local, ..., status=sent (...)
+    smtpd       NOQUEUE: reject: RCPT from c[ip]: 550 5.1.1 <x@d>: Recipient address rejected: User unknown ...; ...
+    bounce      QUEUEID: sender non-delivery notification: QUEUEID
+    qmgr        QUEUEID: removed
+
+orig_to is what the SMTP client said, before aliases and virtual_alias_maps (log_adhoc.c).
+"""
+
+from __future__ import annotations
+
+import re
+
+from rcptgen.maillogs.events import DEFERRED, REMOTE, SILENT, Answer, Event, Recent, What, unquoted
+
+MOST_MESSAGES = 200_000
+
+DAEMONS = frozenset(
+    b"anvil bounce cleanup defer discard dnsblog error flush lmtp local master oqmgr pickup pipe postalias postdrop "
+    b"postfix-script postlogd postmap postqueue postscreen postsuper proxymap proxywrite qmgr qmqpd relay retry scache "
+    b"script sendmail showq smtp smtpd smtps spawn submission submissions tlsmgr tlsproxy trace trivial-rewrite verify "
+    b"virtual".split()
+)
+
+_STATUS = re.compile(rb"(\w+): to=<(.*?)>, (?:orig_to=<(.*?)>, )?relay=([^,]*), (?:.*?, )?status=(\w+)(?: \((.*)\))?")
+_PICKUP = re.compile(rb"(\w+): uid=\d+ from=<")
+_FORWARDED = re.compile(rb"forwarded as (\w+)")
+_REJECT = re.compile(
+    rb"\w+: reject: RCPT from .*?: 5\d\d .*?Recipient address rejected: ([^;]*); .*?\bto=<(.*?)> proto="
+)
+_NOTICE = re.compile(rb"(\w+): sender non-delivery notification: ")
+_REMOVED = b": removed"
+_FILTERS = (b"127.0.0.1[", b"localhost[", b"[127.0.0.1]", b"[::1]", b"::1[")
+_UNSAFE = ord("?")
+
+
+class Postfix:
+    """One host's Postfix."""
+
+    name = "Postfix"
+
+    def __init__(self) -> None:
+        self._submitted = Recent(MOST_MESSAGES)
+
+    def forget(self) -> None:
+        """No message is known."""
+        self._submitted.clear()
+
+    def read(self, text: bytes) -> Answer:
+        """Lines come with the daemon in front, as `daemon NUL text`: see `of`."""
+        daemon, _, text = text.partition(b"\0")
+        if b" status=" in text:
+            return self._status(daemon, text)
+        if daemon == b"pickup":
+            found = _PICKUP.match(text)
+            if found is not None:
+                self._submitted.put(found[1])
+        elif daemon in (b"qmgr", b"oqmgr"):
+            if text.endswith(_REMOVED):
+                self._submitted.pop(text[: -len(_REMOVED)], None)
+        elif daemon == b"bounce":
+            found = _NOTICE.match(text)
+            if found is not None:
+                return Event(What.BOUNCE_MESSAGE, message=found[1])
+        elif b": reject: RCPT " in text:
+            found = _REJECT.match(text)
+            if found is not None and b"unknown" in found[1].lower():
+                return Event(What.TURNED_AWAY, unquoted(found[2]))
+        return SILENT
+
+    def _status(self, daemon: bytes, text: bytes) -> Answer:
+        found = _STATUS.match(text)
+        if found is None:
+            return SILENT
+        message, to, original, relay, status, reason = found.groups()
+        address = unquoted(original or to)
+        if status == b"deferred":
+            return DEFERRED
+        if status not in (b"sent", b"bounced"):
+            return SILENT  # a probe (deliverable, undeliverable), or of a soft bounce
+        what = What.BOUNCED
+        if status == b"sent":
+            what = What.DELIVERED
+            if daemon in (b"smtp", b"relay"):
+                if relay.startswith(_FILTERS):
+                    return REMOTE  # a content filter of this machine; the message comes back
+                what = What.HANDED_ON
+            further = _FORWARDED.match(reason or b"")
+            if further is not None:
+                self._submitted.put(further[1])
+        return Event(what, address, submitted=message in self._submitted, unsafe=_UNSAFE in address, message=message)
+
+
+def of(tag: bytes, text: bytes) -> bytes | None:
+    """The line as Postfix.read wants it, where the syslog tag is of a Postfix (`postfix/smtpd`, `postfix-in/smtp`)."""
+    name, slash, daemon = tag.rpartition(b"/")
+    if not slash or not name or daemon not in DAEMONS:
+        return None
+    return daemon + b"\0" + text

@@ -22,7 +22,6 @@ MOST_MESSAGES = 200_000
 _ID = rb"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
 _LINE = re.compile(rb"(?:\[\d+\] )?(" + _ID + rb") (<=|=>|->|>>|\*>|\*\*|==|Completed)(?: (.*))?", re.DOTALL)
 _OTHER = re.compile(rb"(?:\[\d+\] )?" + _ID + rb" ")
-_REJECTED = re.compile(rb"(?:\[\d+\] )?(?:" + _ID + rb" )?.*?\brejected RCPT <(.*?)>(?:: |$)", re.DOTALL)
 # What ends the address: the first of the fields that may follow it.
 _FIELD = re.compile(rb" (?:F=<|P=<|R=|T=|Q=|I=|H=|X=|C=|S=|U=|ST=|DN=)|: |$", re.DOTALL)
 _REFERENCE = re.compile(rb" R=(" + _ID + rb")(?: |$)")
@@ -51,9 +50,9 @@ class Exim:
         """What a line says, without its date and time."""
         found = _LINE.match(text)
         if found is None:
-            refused = _REJECTED.match(text) if b"rejected RCPT <" in text else None
-            if refused is not None:
-                return Event(What.TURNED_AWAY, unquoted(refused[1]))
+            refused = text.partition(b" rejected RCPT <")[2].partition(b">")[0]
+            if b"@" in refused:
+                return Event(What.TURNED_AWAY, unquoted(refused))
             return SILENT if _OTHER.match(text) or text.startswith(_OTHERS) else FOREIGN
         message, flag, rest = found.groups()
         if flag == b"<=":

@@ -24,12 +24,8 @@ DAEMONS = frozenset(
     b"virtual".split()
 )
 
-_STATUS = re.compile(rb"(\w+): to=<(.*?)>, (?:orig_to=<(.*?)>, )?relay=([^,]*), (?:.*?, )?status=(\w+)(?: \((.*)\))?")
 _PICKUP = re.compile(rb"(\w+): uid=\d+ from=<")
 _FORWARDED = re.compile(rb"forwarded as (\w+)")
-_REJECT = re.compile(
-    rb"\w+: reject: RCPT from .*?: 5\d\d .*?Recipient address rejected: ([^;]*); .*?\bto=<(.*?)> proto="
-)
 _NOTICE = re.compile(rb"(\w+): sender non-delivery notification: ")
 _REMOVED = b": removed"
 _FILTERS = (b"127.0.0.1[", b"localhost[", b"[127.0.0.1]", b"[::1]", b"::1[")
@@ -64,18 +60,31 @@ class Postfix:
             found = _NOTICE.match(text)
             if found is not None:
                 return Event(What.BOUNCE_MESSAGE, message=found[1])
-        elif b": reject: RCPT " in text:
-            found = _REJECT.match(text)
-            if found is not None and b"unknown" in found[1].lower():
-                return Event(What.TURNED_AWAY, unquoted(found[2]))
+        elif b": reject: RCPT from " in text:
+            return self._refused(text)
         return SILENT
 
-    def _status(self, daemon: bytes, text: bytes) -> Answer:
-        found = _STATUS.match(text)
-        if found is None:
+    # Strangers choose addresses and greetings: lines are cut at fixed words, in their order.
+
+    def _refused(self, text: bytes) -> Answer:
+        head, _, rest = text.partition(b": Recipient address rejected: ")
+        reason, _, rest = rest.partition(b"; ")
+        address = rest.partition(b" to=<")[2].partition(b"> proto=")[0]
+        if not address or b"unknown" not in reason.lower() or not head.partition(b"]: ")[2].startswith(b"5"):
             return SILENT
-        message, to, original, relay, status, reason = found.groups()
-        address = unquoted(original or to)
+        return Event(What.TURNED_AWAY, unquoted(address))
+
+    def _status(self, daemon: bytes, text: bytes) -> Answer:
+        message, _, rest = text.partition(b": to=<")
+        address, _, rest = rest.partition(b">, ")
+        if rest.startswith(b"orig_to=<"):
+            original, _, rest = rest.removeprefix(b"orig_to=<").partition(b">, ")
+            address = original or address
+        if not rest.startswith(b"relay="):
+            return SILENT
+        address = unquoted(address)
+        relay = rest.removeprefix(b"relay=")
+        status, _, reason = rest.partition(b" status=")[2].partition(b" (")
         if status == b"deferred":
             return DEFERRED
         if status not in (b"sent", b"bounced"):
@@ -87,7 +96,7 @@ class Postfix:
                 if relay.startswith(_FILTERS):
                     return REMOTE  # a content filter of this machine; the message comes back
                 what = What.HANDED_ON
-            further = _FORWARDED.match(reason or b"")
+            further = _FORWARDED.match(reason)
             if further is not None:
                 self._submitted.put(further[1])
         return Event(what, address, submitted=message in self._submitted, unsafe=_UNSAFE in address, message=message)

@@ -30,8 +30,9 @@ SAMPLES: list[tuple[str, bytes, str, bytes]] = [
     (
         "postfix alias",
         (
-            b"Sep 12 13:39:11 host postfix/local[11393]: E412470C2B8: to=<foo@host>, orig_to=<foo@bar.com>, relay=local, "
-            b"delay=5, delays=1.9/0/0/3.2, dsn=2.0.0, status=sent (delivered to command: /usr/local/bin/procmail)"
+            b"Sep 12 13:39:11 host postfix/local[11393]: E412470C2B8: to=<foo@host>, orig_to=<foo@bar.com>, "
+            b"relay=local, delay=5, delays=1.9/0/0/3.2, dsn=2.0.0, status=sent (delivered to command: "
+            b"/usr/local/bin/procmail)"
         ),
         "delivered",
         b"foo@bar.com",
@@ -48,8 +49,8 @@ SAMPLES: list[tuple[str, bytes, str, bytes]] = [
     (
         "postfix pipe",
         (
-            b"Feb  8 23:49:58 mail postfix/pipe[85979]: B9E532E0B: to=<userB@company.office>, relay=dovecot, delay=0.19, "
-            b"delays=0.16/0/0/0.03, dsn=2.0.0, status=sent (delivered via dovecot service)"
+            b"Feb  8 23:49:58 mail postfix/pipe[85979]: B9E532E0B: to=<userB@company.office>, relay=dovecot, "
+            b"delay=0.19, delays=0.16/0/0/0.03, dsn=2.0.0, status=sent (delivered via dovecot service)"
         ),
         "delivered",
         b"userB@company.office",
@@ -124,8 +125,8 @@ SAMPLES: list[tuple[str, bytes, str, bytes]] = [
     (
         "exim, over TCP",
         (
-            b"2016-05-24 09:51:57 1b56Bg-0004ft-Fe => news@example.org P=<r@r.example> R=dnslookup T=remote_smtp S=75389 "
-            b'H=mail.example.org [192.0.2.88] CV=yes C="250 2.0.0 accepted"'
+            b"2016-05-24 09:51:57 1b56Bg-0004ft-Fe => news@example.org P=<r@r.example> R=dnslookup T=remote_smtp "
+            b'S=75389 H=mail.example.org [192.0.2.88] CV=yes C="250 2.0.0 accepted"'
         ),
         "handed-on",
         b"news@example.org",
@@ -146,7 +147,8 @@ SAMPLES: list[tuple[str, bytes, str, bytes]] = [
         "chkuser",
         (
             b"@400000003dc1a1b2039d4a5c CHKUSER rejected rcpt: from <x@y.example|remoteinfo/auth:|chkuser-identify:> "
-            b"remote <helo:mx|remotehostname:unknown|remotehostip:192.0.2.1> rcpt <no@example.org> : not existing recipient"
+            b"remote <helo:mx|remotehostname:unknown|remotehostip:192.0.2.1> rcpt <no@example.org> : not existing "
+            b"recipient"
         ),
         "turned-away",
         b"no@example.org",
@@ -163,8 +165,8 @@ SAMPLES: list[tuple[str, bytes, str, bytes]] = [
     (
         "s/qmail",
         (
-            b"@400000003dc1a1b2039d4a5c qmail-smtpd: pid 123 Accept::RCPT::Rcpthosts_Rcptto P:ESMTP S:192.0.2.1:unknown "
-            b"H:mx F:x@y.example T:joe@example.org"
+            b"@400000003dc1a1b2039d4a5c qmail-smtpd: pid 123 Accept::RCPT::Rcpthosts_Rcptto P:ESMTP "
+            b"S:192.0.2.1:unknown H:mx F:x@y.example T:joe@example.org"
         ),
         "admitted",
         b"joe@example.org",

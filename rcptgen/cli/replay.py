@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from rcptgen.cli import Globals
+from rcptgen.cli import PATH, Globals
 from rcptgen.config import Config
 from rcptgen.errors import ConfigurationError, NeedsRoot
 from rcptgen.host import Host
@@ -41,7 +41,7 @@ SORTS = ("lost", "unsure", "submitted", "not_final", "avoided", "bounced", "turn
     help="Messages of this account never passed an SMTP server  [default: root, alias and qmails].",
 )
 @click.option("--json", "as_object", is_flag=True, help="One JSON object on stdout.")
-@click.argument("logs", metavar="LOG...", nargs=-1, required=True)
+@click.argument("logs", metavar="LOG...", type=PATH, nargs=-1, required=True)
 @click.pass_obj
 def command(
     given: Globals,

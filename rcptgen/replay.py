@@ -285,6 +285,8 @@ class Replay:
                 self._bounce_message(event)
             elif event.what is What.FAILED_ELSEWHERE:
                 self._messages.put(event.message, b"kept")
+            elif event.what is What.ENDED:
+                self._messages.pop(event.message, None)
             found.others[event.what] = found.others.get(event.what, 0) + 1
             return
         if not self._counts(event):
@@ -296,7 +298,7 @@ class Replay:
             self._fate(event, origin, False, "its domain is not of this list any more", file, line)
         elif all(one is None for one in answers):
             found.elsewhere += 1
-            if event.what is What.BOUNCED:
+            if event.what is What.BOUNCED and event.message:
                 self._messages.put(event.message, b"kept")
         elif True in answers and False not in answers:
             self._fate(event, origin, True, "", file, line)

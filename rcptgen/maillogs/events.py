@@ -21,6 +21,8 @@ class What(enum.StrEnum):
     """An SMTP server refused the recipient."""
     BOUNCE_MESSAGE = "bounce-message"
     """A bounce went out for the message; it has no recipient."""
+    ENDED = "ended"
+    """A message of which a recipient failed is done with: its name may mean another one now."""
     FAILED_ELSEWHERE = "failed-elsewhere"
     """A recipient of the message failed that no list of this host speaks of."""
     DEFERRED = "deferred"
@@ -94,6 +96,28 @@ class Recent(OrderedDict[bytes, bytes]):
         self[key] = value
         if len(self) > self._limit:
             self.popitem(last=False)
+
+
+MOST_MESSAGES = 200_000
+"""Messages that a format remembers something of."""
+
+
+class Messages:
+    """What the formats remember of messages: those from this machine, and those with a failed recipient."""
+
+    def __init__(self) -> None:
+        self.submitted = Recent(MOST_MESSAGES)
+        self.failed = Recent(MOST_MESSAGES)
+
+    def forget(self) -> None:
+        """No message is known."""
+        self.submitted.clear()
+        self.failed.clear()
+
+    def end(self, message: bytes) -> Answer:
+        """The message is done with."""
+        self.submitted.pop(message, None)
+        return Event(What.ENDED, message=message) if self.failed.pop(message, None) is not None else SILENT
 
 
 def unquoted(address: bytes) -> bytes:

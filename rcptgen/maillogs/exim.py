@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import re
 
-from rcptgen.maillogs.events import DEFERRED, FOREIGN, SILENT, Answer, Event, Recent, What, unquoted
-
-MOST_MESSAGES = 200_000
+from rcptgen.maillogs.events import DEFERRED, FOREIGN, SILENT, Answer, Event, Messages, What, unquoted
 
 _ID = rb"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
 _LINE = re.compile(rb"(?:\[\d+\] )?(" + _ID + rb") (<=|=>|->|>>|\*>|\*\*|==|Completed)(?: (.*))?", re.DOTALL)
 _OTHER = re.compile(rb"(?:\[\d+\] )?" + _ID + rb" ")
 # What ends the address: the first of the fields that may follow it.
-_FIELD = re.compile(rb" (?:F=<|P=<|R=|T=|Q=|I=|H=|X=|C=|S=|U=|ST=|DN=)|: |$", re.DOTALL)
+_FIELD = re.compile(rb" (?:F=<|P=<|R=|T=|Q=|I=|H=|X=|C=|S=|U=|ST=|DN=)|$", re.DOTALL)
+_REASON = re.compile(rb" (?:F=<|P=<|R=|T=|Q=|I=|H=|X=|C=|S=|U=|ST=|DN=)|: |$", re.DOTALL)
 _REFERENCE = re.compile(rb" R=(" + _ID + rb")(?: |$)")
 # The first words of lines without a message (exim.c, daemon.c, smtp_in.c).
 _OTHERS = (
@@ -34,17 +33,10 @@ _OTHERS = (
 _UNSAFE = ord("\\")
 
 
-class Exim:
+class Exim(Messages):
     """One host's Exim."""
 
     name = "Exim"
-
-    def __init__(self) -> None:
-        self._submitted = Recent(MOST_MESSAGES)
-
-    def forget(self) -> None:
-        """No message is known."""
-        self._submitted.clear()
 
     def read(self, text: bytes) -> Answer:
         """What a line says, without its date and time."""
@@ -57,8 +49,9 @@ class Exim:
         message, flag, rest = found.groups()
         if flag == b"<=":
             return self._arrived(message, rest or b"")
-        if flag in (b"*>", b"Completed"):
-            self._submitted.pop(message, None)
+        if flag == b"Completed":
+            return self.end(message)
+        if flag == b"*>":
             return SILENT
         if flag == b"==":
             return DEFERRED
@@ -66,7 +59,7 @@ class Exim:
 
     def _arrived(self, message: bytes, rest: bytes) -> Answer:
         if b" P=local" in rest:
-            self._submitted.put(message)
+            self.submitted.put(message)
         if rest.startswith(b"<> "):
             found = _REFERENCE.search(rest)
             if found is not None:
@@ -74,7 +67,7 @@ class Exim:
         return SILENT
 
     def _recipient(self, message: bytes, flag: bytes, rest: bytes) -> Answer:
-        end = _FIELD.search(rest)
+        end = (_REASON if flag == b"**" else _FIELD).search(rest)
         assert end is not None  # the end of the line at the latest
         fields = rest[end.start() :]
         address = _original(rest[: end.start()])
@@ -87,7 +80,7 @@ class Exim:
         else:
             what = What.DELIVERED
         unsafe = _UNSAFE in address
-        return Event(what, address, submitted=message in self._submitted, unsafe=unsafe, message=message)
+        return Event(what, address, submitted=message in self.submitted, unsafe=unsafe, message=message)
 
 
 def _original(text: bytes) -> bytes | None:

@@ -13,9 +13,7 @@ from __future__ import annotations
 
 import re
 
-from rcptgen.maillogs.events import DEFERRED, REMOTE, SILENT, Answer, Event, Recent, What, unquoted
-
-MOST_MESSAGES = 200_000
+from rcptgen.maillogs.events import DEFERRED, REMOTE, SILENT, Answer, Event, Messages, What, unquoted
 
 DAEMONS = frozenset(
     b"anvil bounce cleanup defer discard dnsblog error flush lmtp local master oqmgr pickup pipe postalias postdrop "
@@ -32,17 +30,10 @@ _FILTERS = (b"127.0.0.1[", b"localhost[", b"[127.0.0.1]", b"[::1]", b"::1[")
 _UNSAFE = ord("?")
 
 
-class Postfix:
+class Postfix(Messages):
     """One host's Postfix."""
 
     name = "Postfix"
-
-    def __init__(self) -> None:
-        self._submitted = Recent(MOST_MESSAGES)
-
-    def forget(self) -> None:
-        """No message is known."""
-        self._submitted.clear()
 
     def read(self, text: bytes) -> Answer:
         """Lines come with the daemon in front, as `daemon NUL text`: see `of`."""
@@ -52,10 +43,10 @@ class Postfix:
         if daemon == b"pickup":
             found = _PICKUP.match(text)
             if found is not None:
-                self._submitted.put(found[1])
+                self.submitted.put(found[1])
         elif daemon in (b"qmgr", b"oqmgr"):
             if text.endswith(_REMOVED):
-                self._submitted.pop(text[: -len(_REMOVED)], None)
+                return self.end(text[: -len(_REMOVED)])
         elif daemon == b"bounce":
             found = _NOTICE.match(text)
             if found is not None:
@@ -90,7 +81,9 @@ class Postfix:
         if status not in (b"sent", b"bounced"):
             return SILENT  # a probe (deliverable, undeliverable), or of a soft bounce
         what = What.BOUNCED
-        if status == b"sent":
+        if status == b"bounced":
+            self.failed.put(message)
+        else:
             what = What.DELIVERED
             if daemon in (b"smtp", b"relay"):
                 if relay.startswith(_FILTERS):
@@ -98,8 +91,8 @@ class Postfix:
                 what = What.HANDED_ON
             further = _FORWARDED.match(reason)
             if further is not None:
-                self._submitted.put(further[1])
-        return Event(what, address, submitted=message in self._submitted, unsafe=_UNSAFE in address, message=message)
+                self.submitted.put(further[1])
+        return Event(what, address, submitted=message in self.submitted, unsafe=_UNSAFE in address, message=message)
 
 
 def of(tag: bytes, text: bytes) -> bytes | None:

@@ -25,13 +25,13 @@ from rcptgen.maillogs.events import (
     UNPAIRED,
     Answer,
     Event,
+    Messages,
     Recent,
     What,
 )
 
 MOST_PENDING = 100_000
 """Deliveries on their way that are remembered: qmail's own limit is concurrency, at most some hundreds."""
-MOST_MESSAGES = 200_000
 
 SPLOGGER_LINE = 799
 """splogger.c goes on in another line after so many bytes (its buf, less one)."""
@@ -52,21 +52,21 @@ SAFE = bytes(
 """How qmail-send writes each byte of an address (qsutil.c: logsafe), for bytes.translate."""
 
 
-class QmailSend:
+class QmailSend(Messages):
     """One qmail-send's log; `submitters` are the uids whose messages never passed an SMTP server."""
 
     name = "qmail-send"
 
     def __init__(self, submitters: Collection[bytes] = ()) -> None:
+        super().__init__()
         self._submitters = frozenset(submitters)
         self._pending: dict[bytes, Recent] = {b"local": Recent(MOST_PENDING), b"remote": Recent(MOST_PENDING)}
         self._messages = Recent(MOST_PENDING)
-        self._submitted = Recent(MOST_MESSAGES)
 
     def forget(self) -> None:
         """No delivery is on its way, and no message known."""
+        super().forget()
         self._nothing_pending()
-        self._submitted.clear()
 
     def _nothing_pending(self) -> None:
         for pending in self._pending.values():
@@ -80,9 +80,10 @@ class QmailSend:
             if _IDLE.match(text) or text.startswith(b"status: exiting"):
                 self._nothing_pending()
             return SILENT
-        if text.startswith((b"new msg ", b"end msg ")):
-            # Not forgotten at its end: the inode is told anew before it is used again.
+        if text.startswith(b"new msg "):
             return SILENT
+        if text.startswith(b"end msg "):
+            return self.end(text[8:])
         if text.startswith(b"delivery "):
             return self._end(text)
         if text.startswith(b"starting delivery "):
@@ -113,17 +114,20 @@ class QmailSend:
             if self._pending[b"remote"].pop(delivery, None) is None:
                 return UNPAIRED
             if how == b"failure" and message is not None:
+                self.failed.put(message)
                 return Event(What.FAILED_ELSEWHERE, message=message)
             return DEFERRED if how == b"deferral" else REMOTE
         if how == b"deferral":
             return DEFERRED
         if not address:
             return CUT
+        if how == b"failure" and message is not None:
+            self.failed.put(message)
         return Event(
             What.DELIVERED if how == b"success" else What.BOUNCED,
             address,
             local=True,
-            submitted=message in self._submitted,
+            submitted=message in self.submitted,
             unsafe=_UNSAFE in address,
             message=message or b"",
         )
@@ -135,9 +139,9 @@ class QmailSend:
                 return FOREIGN
             message, uid = found.groups()
             if uid in self._submitters:
-                self._submitted.put(message)
+                self.submitted.put(message)
             else:
-                self._submitted.pop(message, None)
+                self.submitted.pop(message, None)
             return SILENT
         if text.startswith(b"bounce msg "):
             found = _BOUNCE.match(text)

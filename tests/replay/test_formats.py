@@ -102,6 +102,12 @@ SAMPLES: list[tuple[str, bytes, str, bytes]] = [
         b"d@b.example",
     ),
     (
+        "exim, to nobody",
+        b"2026-11-22 10:00:00 1rABcD-000abc-Zz => :blackhole: <joe@example.org> R=system_aliases",
+        "delivered",
+        b"joe@example.org",
+    ),
+    (
         "exim 4.97, with a zone, milliseconds and a pid",
         b"2026-11-22 10:00:00.123 +0100 [1234] 1rABcD-00000000abc-12Zz => joe@example.org R=localuser T=maildir_home",
         "delivered",
@@ -191,6 +197,9 @@ SILENT = [
     b"2026-11-22 10:00:00 Start queue run: pid=229876",
     b"2026-11-22 10:00:00 1rABcD-000abc-Zz Completed",
 ]
+
+
+RECIPIENTS = {What.DELIVERED, What.HANDED_ON, What.BOUNCED, What.ADMITTED, What.TURNED_AWAY}
 
 
 def events(tmp_path: Path, log: bytes) -> tuple[list[Event], Logs]:
@@ -382,7 +391,7 @@ def test_nothing_makes_a_parser_raise(lines: list[bytes]) -> None:
         for part in line.split(b"\n"):
             _, said = logs._read(part)
             if isinstance(said, Event) and said.address:
-                assert said.what in {What.DELIVERED, What.HANDED_ON, What.BOUNCED, What.ADMITTED, What.TURNED_AWAY}
+                assert said.what in RECIPIENTS
                 assert said.address in part or unquoted(said.address) == said.address
 
 

@@ -431,10 +431,15 @@ def test_one_bounce_for_a_recipient_that_stays_is_not_avoided(site: Site) -> Non
         b"delivery 5: failure: no_such_user/",
         b"bounce msg 7 qp 9",
         b"bounce msg 8 qp 9",
+        *delivery(6, b"joe-full@example.org", b"failure: mailbox_full/"),
+        b"triple bounce: discarding bounce/7",
+        b"end msg 7",
+        *delivery(7, b"nosuch@example.org", FAILED),  # the inode is of another message now
+        b"bounce msg 7 qp 9",
     )
     found = site.run("replay", "--json", log).json
-    assert (found["bounces"], found["bounces_avoided"], found["bounces_unknown"]) == (4, 1, 1)
-    assert (found["failed"], found["avoided"]["count"], found["unknown_recipients"]) == (4, 3, 1)
+    assert (found["bounces"], found["bounces_avoided"], found["bounces_unknown"]) == (5, 2, 1)
+    assert (found["failed"], found["avoided"]["count"], found["unknown_recipients"]) == (6, 4, 1)
 
 
 @pytest.mark.root

@@ -50,12 +50,12 @@ class HostJudge:
         """Each address followed through the host, and what policy makes of it."""
         found: list[bool | None] = []
         for address, outcome in zip(addresses, self._host.decide_many(addresses), strict=True):
-            if self._policy.judged(address, outcome):
-                found.append(True)
-            elif outcome.verdict is Verdict.REMOTE and _domain(address) not in self._domains:
-                found.append(None)
+            accepted = self._policy.judged(address, outcome)
+            if _domain(address) in self._domains:
+                found.append(accepted)
             else:
-                found.append(False)
+                # A `.suffix` line may bring it here, but no list has a domain that nothing names.
+                found.append(False if accepted or outcome.verdict is not Verdict.REMOTE else None)
         return found
 
 

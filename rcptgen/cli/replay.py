@@ -11,7 +11,7 @@ import click
 
 from rcptgen.cli import PATH, Globals
 from rcptgen.config import Config
-from rcptgen.errors import ConfigurationError, NeedsRoot
+from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError
 from rcptgen.host import Host
 from rcptgen.maillogs.events import What
 from rcptgen.maillogs.logs import Logs, Statistics
@@ -64,10 +64,9 @@ def command(
     config = given.config()
     paths = [os.fsencode(one) for one in logs]
     with ExitStack() as stack:
-        host, trouble = _host(given, config, stack, needed=target is None)
+        host = _host(given, config, stack)
         if target is None:
-            assert host is not None
-            judge: HostJudge | FileJudge = HostJudge(host)
+            judge: HostJudge | FileJudge = HostJudge(_there(host))
         else:
             name, equals, path = target.partition("=")
             if not equals:
@@ -77,10 +76,8 @@ def command(
             judge = FileJudge(reader)
 
         def origins() -> Origins:
-            if host is None:
-                # What stands on qmail's local channel cannot be mapped back without virtualdomains.
-                raise trouble
-            return Origins(host.routing)
+            # What stands on qmail's local channel cannot be mapped back without virtualdomains.
+            return Origins(_there(host).routing)
 
         reading = Logs(paths, _submitters(host, config, uids))
         wanted = frozenset(os.fsencode(one).lower() for one in domains)
@@ -94,26 +91,29 @@ def command(
     return status
 
 
-def _host(
-    given: Globals, config: Config, stack: ExitStack, *, needed: bool
-) -> tuple[Host | None, ConfigurationError | NeedsRoot]:
-    """The host, and why it is None: a server that only has the compiled file need not be a qmail host."""
+def _host(given: Globals, config: Config, stack: ExitStack) -> Host | RcptgenError:
+    """The host, or why there is none: a server that only has the compiled file need not be a qmail host."""
     try:
         given.need_root()
-        return stack.enter_context(Host.open(given.root, config)), ConfigurationError()
+        return stack.enter_context(Host.open(given.root, config))
     except (ConfigurationError, NeedsRoot) as error:
-        if needed:
-            raise
-        return None, error
+        return error
 
 
-def _submitters(host: Host | None, config: Config, uids: tuple[int, ...]) -> set[bytes]:
+def _there(host: Host | RcptgenError) -> Host:
+    """The host, where there must be one."""
+    if isinstance(host, RcptgenError):
+        raise host
+    return host
+
+
+def _submitters(host: Host | RcptgenError, config: Config, uids: tuple[int, ...]) -> set[bytes]:
     """The uids, as qmail-send logs them, of those who hand messages to qmail-queue without SMTP.
 
     Users may run anything, vpopmail's account often runs an SMTP server: they are not among them.
     """
     found = {0, *uids}
-    if host is not None:
+    if isinstance(host, Host):
         accounts = (host.accounts.get(os.fsencode(name)) for name in (config.qmail.alias, "qmails"))
         found |= {one.uid for one in accounts if one is not None}
     return {b"%d" % uid for uid in found}

@@ -112,10 +112,9 @@ class Origins:
             return Origin((logged,))
         found = []
         entry = self._routing.virtual(None, host)
-        values = [entry.value] if entry is not None and entry.value else []
-        for value in values:
-            prepend = value.translate(SAFE) + b"-"
-            if name.startswith(prepend):
+        if entry is not None and entry.value:
+            prepend = entry.value.translate(SAFE) + b"-"
+            if name.lower().startswith(prepend.lower()):
                 found.append(name[len(prepend) :] + b"@" + host)
         found += [one.local + b"@" + host for one in self._overrides.get(host.lower(), ()) if _becomes(one, name)]
         # An entry for the whole address beats the one for its domain.
@@ -179,7 +178,8 @@ class Found:
     message came from this machine and never met the list.  `avoided`: bounced, and the list
     would have refused them; `bounced`: bounced, and the list accepts them.  `turned_away`:
     taken by an SMTP server that the list would have made refuse.  `let_in`: refused by an
-    SMTP server for whatever reason, accepted by the list.
+    SMTP server for whatever reason, accepted by the list.  `elsewhere`: the domains of
+    recipients that the list does not speak of.
     """
 
     delivered: int = 0
@@ -187,7 +187,6 @@ class Found:
     failed: int = 0
     admitted: int = 0
     refused: int = 0
-    elsewhere: int = 0
     bare: int = 0
     others: dict[What, int] = field(default_factory=dict)
     bounces: int = 0
@@ -201,6 +200,7 @@ class Found:
     bounced: Sort = field(default_factory=Sort)
     turned_away: Sort = field(default_factory=Sort)
     let_in: Sort = field(default_factory=Sort)
+    elsewhere: Sort = field(default_factory=Sort)
     _distinct: set[int] = field(default_factory=set)
 
     @property
@@ -297,7 +297,7 @@ class Replay:
         if event.local and all(one is None for one in answers):
             self._fate(event, origin, False, "its domain is not of this list any more", file, line)
         elif all(one is None for one in answers):
-            found.elsewhere += 1
+            found.elsewhere.add(_domain(event.address), file, line)
             if event.what is What.BOUNCED and event.message:
                 self._messages.put(event.message, b"kept")
         elif True in answers and False not in answers:

@@ -128,6 +128,7 @@ def _text(given: Globals, found: Found) -> None:
     if given.verbose:
         for word in SORTS[2:]:
             _listed(given, word.replace("_", "-"), getattr(found, word))
+        _listed(given, "elsewhere", found.elsewhere)
     lines = [
         f"delivered: {found.delivered}, of which the list refuses {found.lost.count}"
         + (f", perhaps {found.unsure.count} more" if found.unsure.count else ""),
@@ -148,8 +149,14 @@ def _text(given: Globals, found: Found) -> None:
         lines.append(f"refused by SMTP: {found.refused}, of which the list accepts {found.let_in.count}")
     least = "at least " if found.many else ""
     lines.append(f"unknown recipients turned away: {least}{found.unknown_recipients}")
-    if found.elsewhere:
-        lines.append(f"in domains the list does not speak of: {found.elsewhere}")
+    if found.elsewhere.count:
+        lines.append(f"in domains the list does not speak of: {found.elsewhere.count}")
+    left = {
+        "without a domain": found.bare,
+        "too long for the log": found.others.get(What.CUT, 0),
+        "begun before the logs": found.others.get(What.UNPAIRED, 0),
+    }
+    lines += [f"not judged, {why}: {count}" for why, count in left.items() if count]
     click.echo("\n".join(lines))
 
 
@@ -173,14 +180,14 @@ def _json(status: int, found: Found, statistics: Statistics) -> dict[str, Any]:
         "failed": found.failed,
         "admitted": found.admitted,
         "refused": found.refused,
-        "elsewhere": found.elsewhere,
         "without_domain": found.bare,
         "bounces": found.bounces,
         "bounces_avoided": found.bounces_avoided,
         "bounces_unknown": found.bounces_unknown,
         "unknown_recipients": found.unknown_recipients,
         "unknown_recipients_at_least": found.many,
-        **{name: _sort(getattr(found, name)) for name in SORTS},
+        **{name: _sort(getattr(found, name), "recipients", "address") for name in SORTS},
+        "elsewhere": _sort(found.elsewhere, "domains", "domain"),
         "deferrals": found.others.get(What.DEFERRED, 0),
         "remote": found.others.get(What.REMOTE, 0) + found.others.get(What.FAILED_ELSEWHERE, 0),
         "unpaired": found.others.get(What.UNPAIRED, 0),
@@ -204,15 +211,15 @@ def _json(status: int, found: Found, statistics: Statistics) -> dict[str, Any]:
     }
 
 
-def _sort(sort: Sort) -> dict[str, Any]:
-    recipients = [_recipient(one) for one in sort.recipients.values()]
-    return {"count": sort.count, "recipients": recipients, "more": sort.more}
+def _sort(sort: Sort, several: str, called: str) -> dict[str, Any]:
+    found = [_recipient(one, called) for one in sort.recipients.values()]
+    return {"count": sort.count, several: found, "more": sort.more}
 
 
-def _recipient(one: Recipient) -> dict[str, Any]:
+def _recipient(one: Recipient, called: str) -> dict[str, Any]:
     note = {"note": one.note} if one.note else {}
     where = {**as_json("file", one.file), "line": one.line}
-    return {**as_json("address", one.address), "count": one.count, **where, **note}
+    return {**as_json(called, one.address), "count": one.count, **where, **note}
 
 
 def _talk(given: Globals, statistics: Statistics) -> None:

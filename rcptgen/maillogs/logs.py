@@ -24,7 +24,7 @@ from rcptgen.maillogs.exim import Exim
 from rcptgen.maillogs.postfix import Postfix
 from rcptgen.maillogs.qmailsend import QmailSend
 from rcptgen.maillogs.qmailsmtpd import QmailSmtpd
-from rcptgen.maillogs.reading import DAMAGED, OVERLONG, blocks, opened
+from rcptgen.maillogs.reading import DAMAGED, LONGEST, OVERLONG, blocks, opened
 from rcptgen.rules.shown import shown
 
 MOST_INSTANCES = 1000
@@ -150,6 +150,8 @@ class Logs:
     def _note(self, program: bytes, path: bytes, number: int, line: bytes) -> None:
         self.statistics.unknown_lines += 1
         unknown = self.statistics.unknown
+        if line == OVERLONG:
+            return
         if program not in unknown:
             if len(unknown) >= MOST_UNKNOWN:
                 return
@@ -179,8 +181,9 @@ class Logs:
             if found[1] and len(found[1]) > 7:
                 return b"", self._qmail(b"", text)
             return b"", self._ask(b"", "Exim", Exim, text)
-        elif line is OVERLONG:
+        elif line == OVERLONG:
             self.statistics.overlong += 1
+            return b"", FOREIGN
         return b"", self._qmail(b"", line)
 
     def _syslog(self, host: bytes, tag: bytes, text: bytes) -> Answer:
@@ -227,6 +230,8 @@ class Logs:
 
 
 def _sample(line: bytes) -> str:
+    if line == OVERLONG:
+        return f"a line of more than {LONGEST} bytes"
     return f"'{shown(line[:SAMPLE])}{'...' if len(line) > SAMPLE else ''}'"
 
 

@@ -18,8 +18,8 @@ BLOCK = 1 << 18
 LONGEST = 1 << 16
 """A longer line is no line of a mail log: it is counted and passed over."""
 
-OVERLONG = b"\0"
-"""Stands for a line longer than that."""
+OVERLONG = b"\n"
+"""Stands for a line longer than that; no line holds a newline."""
 
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, OSError)
 """What reading a damaged, truncated or vanishing file raises."""

@@ -348,7 +348,7 @@ def test_lines_of_any_length(tmp_path: Path) -> None:
     huge = b"starting delivery 1: msg 5 to local " + b"x" * 3_000_000 + b"@b\n"
     found, logs = events(tmp_path, huge + QMAIL + b"y" * (LONGEST + 1) + b"\n" + QMAIL + b"z" * 1_000_000)
     assert [one.what for one in found] == [What.DELIVERED] * 2
-    assert logs.statistics.overlong == 3
+    assert (logs.statistics.overlong, logs.statistics.unknown, logs.statistics.troubles) == (3, {}, [])
     assert logs.statistics.lines == 9
 
 
@@ -363,6 +363,7 @@ def test_an_archive_of_one_endless_line_takes_no_memory(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_AS, (200 << 20, 200 << 20))\n"
         "logs = Logs([os.fsencode(sys.argv[1])]); assert list(logs.events()) == []\n"
         "assert logs.statistics.overlong == 1\n"
+        "assert 'not a mail log that is known (1 lines): a line of more than' in logs.statistics.troubles[0]\n"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")

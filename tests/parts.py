@@ -68,7 +68,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "tinycdb": lambda: _program("cdb", "tinycdb"),
     "strace": lambda: _program("strace", "strace", "-o", "/dev/null", "true"),
     "systemd": lambda: _program("systemd-analyze", "systemd", "--version"),
-    "groff": lambda: _program("groff", "groff"),
+    "groff": lambda: _program("groff", "groff-base"),
     "zsh": lambda: _program("zsh", "zsh", "-f", "-c", "true"),
     "fish": lambda: _program("fish", "fish", "--no-config", "-c", "true"),
     "mariadb": missing_mariadb,

@@ -120,7 +120,7 @@ def external(address: bytes) -> bytes:
 def exim_lines(day: Sequence[Delivery], chance: random.Random) -> Iterator[bytes]:
     """A day of Exim's main log."""
     for at, one in enumerate(day):
-        message = b"1rABcD-%06d-Zz" % at if at % 2 else b"1rABcD-0000000%04d-12Zz" % at
+        message = b"1rABcD-%06d-Zz" % at if at % 2 else b"1rABcD-%011d-12Zz" % at
         source = b"U=root P=local" if one.submitted else b"H=mail.far.example [192.0.2.7] P=esmtp"
         yield message + b" <= x@far.example " + source + b" S=812"
         address = external(one.address)

@@ -22,6 +22,8 @@ from rcptgen.source.tree import Absent, Regular, SourceTree
 DEFAULT_STATE = b"/var/lib/rcptgen"
 INTERRUPTED = 130
 BUG = 70
+_COMPLETING = "_RCPTGEN_COMPLETE"
+"""Set by the shells' completion scripts (click.shell_completion): nothing is run, words are completed."""
 _CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 COMMANDS = {
@@ -33,7 +35,11 @@ COMMANDS = {
     "query": "query",
     "verify": "verify",
     "approve": "approve",
+    "replay": "replay",
 }
+
+PATH = click.Path(readable=False)
+"""For arguments that are files or directories: shells complete them, and we say ourselves what is wrong with one."""
 
 
 @dataclass(slots=True)
@@ -96,10 +102,12 @@ class _Lazy(click.Group):
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
-    "--config", "config", metavar="FILE", help="Configuration file  [default: /etc/rcptgen.toml of the host]."
+    "--config", metavar="FILE", type=PATH, help="Configuration file  [default: /etc/rcptgen.toml of the host]."
 )
-@click.option("--root", metavar="DIR", default="/", help="Read the host below DIR instead of the live one.")
-@click.option("--state", metavar="DIR", help="What runs remember  [default: /var/lib/rcptgen; with --root none].")
+@click.option("--root", metavar="DIR", type=PATH, default="/", help="Read the host below DIR instead of the live one.")
+@click.option(
+    "--state", metavar="DIR", type=PATH, help="What runs remember  [default: /var/lib/rcptgen; with --root none]."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.version_option(__version__, prog_name="rcptgen")
@@ -136,7 +144,10 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted")
         return INTERRUPTED
-    except (BrokenPipeError, SystemExit):
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and _COMPLETING in os.environ:
+            sys.stdout.flush()
+            return 0
         # The reader went away (head, less): click then exits with 1, which would be an answer.
         _forget_output()
         return 128 + 13

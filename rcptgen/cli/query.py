@@ -6,7 +6,7 @@ import os
 
 import click
 
-from rcptgen.cli import Globals
+from rcptgen.cli import PATH, Globals
 from rcptgen.rules.shown import shown
 from rcptgen.targets import target as target_called
 from rcptgen.targets import target_names
@@ -14,7 +14,7 @@ from rcptgen.targets import target_names
 
 @click.command("query")
 @click.option("--target", default="validrcptto", type=click.Choice(target_names()), help="The file's format.")
-@click.argument("file")
+@click.argument("file", type=PATH)
 @click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
 @click.pass_obj
 def command(given: Globals, target: str, file: str, addresses: tuple[str, ...]) -> int:

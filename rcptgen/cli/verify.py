@@ -6,7 +6,7 @@ import os
 
 import click
 
-from rcptgen.cli import Globals
+from rcptgen.cli import PATH, Globals
 from rcptgen.errors import SourceFailed
 from rcptgen.host import Host
 from rcptgen.policy import Policy
@@ -23,7 +23,7 @@ MOST_SHOWN = 20
 @click.command("verify")
 @click.option("--target", default="validrcptto", type=click.Choice(target_names()), help="The file's format.")
 @click.option("--full", is_flag=True, help="Ask at every rule, not at a sample of a large host's.")
-@click.argument("file")
+@click.argument("file", type=PATH)
 @click.pass_obj
 def command(given: Globals, target: str, full: bool, file: str) -> int:
     """Ask the compiled FILE for addresses at the boundary of every rule of the host.

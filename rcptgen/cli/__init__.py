@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,9 @@ COMMANDS = {
     "query": "query",
     "verify": "verify",
     "approve": "approve",
+    "history": "history",
+    "rollback": "rollback",
+    "resume": "resume",
 }
 
 
@@ -172,6 +176,11 @@ def _forget_output() -> None:
 def safe(text: str) -> str:
     """`text` for a terminal, whatever names it was made of."""
     return shown(text.encode("utf-8", "surrogateescape"))
+
+
+def when(moment: float) -> str:
+    """A time as a person reads it, in the local zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
 
 
 def _say(text: str) -> None:

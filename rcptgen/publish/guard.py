@@ -102,6 +102,17 @@ def union(new: Table, old: Table) -> Table:
     return combine(new, old, choose)
 
 
+def both(one: Table, other: Table) -> Table:
+    """The table that accepts what either table alone would accept as well."""
+
+    def choose(left: Outcome | None, right: Outcome | None) -> Outcome | None:
+        if left is not None and not left.accepted:
+            return left
+        return left if right is not None and right.accepted else right
+
+    return combine(one, other, choose)
+
+
 def closed(new: Table, old: Table) -> Table:
     """`new` without its catch-all, and with what `old` accepts: for a domain that must not open unasked."""
     base = Outcome(Verdict.BOUNCE, Kind.NO_MAILBOX, "the new catch-all is held")

@@ -305,7 +305,7 @@ class Build:
             staged.finish()
         changed = any(not staged.unchanged() for staged in self._staged)
         meta = self._meta(known, same=not changed)
-        if not changed and self._says_nothing_new(meta):
+        if not (changed or must_remember) and self._says_nothing_new(meta):
             self._forget()
             return
         if self.generation is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rcptgen.errors import RcptgenError
-from rcptgen.publish.generation import Generation, path_key
+from rcptgen.publish.generation import Generation, Orders, path_key
 from rcptgen.publish.history import Rollback, Withheld
 from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.rulesfile import DamagedState, RulesFile
@@ -158,29 +158,24 @@ def remember(
     if generation is not None:
         return Memory.of_generation(stack.enter_context(generation))
     memory = _of_files(files, warnings)
-    orders = state.current()
+    orders = state.orders()
     if orders is not None:
-        stack.enter_context(orders)
-        memory.held, memory.holds = dict(orders.meta.held), list(orders.meta.holds)
-        memory.rollback = orders.meta.rollback
-        memory.held_tables = _sound(orders.held, NOTHING, warnings)
-        # Where what was gone back to is damaged, all that is published counts as that.
-        memory.base = _sound(orders.base, memory.published if memory.rollback else NOTHING, warnings)
-        bare = _sound(orders.bare, NOTHING, warnings).blob(BARE_OF_BASE)
-        memory.base_bare = memory.bare if bare is None else exact_names(unpack(bare))
+        _obey(stack.enter_context(orders), memory)
     return memory
 
 
-def _sound(rules: RulesFile | None, otherwise: Rules, warnings: list[str]) -> Rules:
-    """`rules` if there are such and all of them are whole, else `otherwise`."""
-    if rules is not None:
-        try:
-            for _ in rules.blobs():
-                pass
-            return rules
-        except DamagedState as error:
-            warnings.append(str(error))
-    return otherwise
+def _obey(orders: Orders, memory: Memory) -> None:
+    """Takes over what was held, and the rollback that was in force."""
+    meta = orders.meta
+    memory.held, memory.holds = dict(meta.held), list(meta.holds)
+    memory.held_tables = orders.held or NOTHING
+    memory.rollback = meta.rollback
+    if meta.rollback is None:
+        return
+    # Where what was gone back to is damaged, all that is published counts as that.
+    memory.base = orders.base or memory.published
+    bare = orders.bare.blob(BARE_OF_BASE) if orders.bare is not None else None
+    memory.base_bare = memory.bare if bare is None else exact_names(unpack(bare))
 
 
 def _of_files(files: Sequence[tuple[Target, bytes]], warnings: list[str]) -> Memory:

@@ -24,9 +24,10 @@ def command(given: Globals, targets: tuple[str, ...], dry_run: bool, wait: float
     given.asking = False
     given.need_root()
     config = given.config()
+    state = memorable(given, "the rollback stands")
     request = Request(
         outputs=requested(given, config, targets, dry_run=dry_run),
-        state=memorable(given, "the rollback stands"),
+        state=state,
         dry_run=dry_run,
         resume=True,
         wait=wait,

@@ -36,9 +36,10 @@ def command(
     given.asking = False
     given.need_root()
     config = given.config()
+    state = memorable(given, "the history stands")
     request = Request(
         outputs=requested(given, config, targets, dry_run=dry_run),
-        state=memorable(given, "the history stands"),
+        state=state,
         dry_run=dry_run,
         force=force,
         wait=wait,

@@ -132,8 +132,42 @@ class Generation:
     def check(self) -> None:
         """Raises DamagedState unless every record of every file is sound."""
         for rules in (self.rules, self.live, self.base, self.held, self.bare):
-            for _ in rules.blobs() if rules is not None else ():
-                pass
+            if rules is not None:
+                rules.check()
+
+
+class Orders:
+    """What a generation that need not be whole says of holds and of a rollback; None for what cannot be read."""
+
+    def __init__(self, directory: int, number: int) -> None:
+        """Open what is left of generation `number` below `directory`; raises DamagedState without its meta.json."""
+        self.meta = read_meta(directory, number)
+        self.base, self.held, self.bare = (_sound(directory, number, name) for name in (BASE, HELD, BARE))
+
+    def close(self) -> None:
+        """Give the descriptors back; harmless when done twice."""
+        for rules in (self.base, self.held, self.bare):
+            if rules is not None:
+                rules.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _sound(directory: int, number: int, name: bytes) -> RulesFile | None:
+    """A file of rules without any damage, or None."""
+    with suppress(DamagedState):
+        rules = RulesFile(directory, b"%d/%s" % (number, name), "")
+        try:
+            rules.check()
+        except DamagedState:
+            rules.close()
+            raise
+        return rules
+    return None
 
 
 class _Version(msgspec.Struct):

@@ -83,6 +83,11 @@ class RulesFile:
             return None
         return self._split(self._fetch(self._offsets[at], self._stop(at) - self._offsets[at]))[1]
 
+    def check(self) -> None:
+        """Raises DamagedState unless every record is sound."""
+        for _ in self.blobs():
+            pass
+
     def _stop(self, record: int) -> int:
         return self._offsets[record + 1] if record + 1 < len(self._offsets) else self._end
 

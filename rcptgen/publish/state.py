@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import Self
 
 from rcptgen.errors import ConfigurationError, PublishFailed
-from rcptgen.publish.generation import META, Generation, Meta, path_key, read_brief
+from rcptgen.publish.generation import META, Generation, Meta, Orders, path_key, read_brief
 from rcptgen.publish.paths import above_standard, drop, open_directory, ours, reach, shown, why, writable_by_others
 from rcptgen.publish.rulesfile import DamagedState, write_all
 from rcptgen.publish.writer import GenerationWriter, create, make_directory, remove_generation
@@ -128,6 +128,16 @@ class State:
             return named
         named.close()
         return found
+
+    def orders(self) -> Orders | None:
+        """What the generation that was published last says of holds and of a rollback, be it damaged otherwise."""
+        named = self._named()
+        if named is None:
+            return None
+        try:
+            return Orders(self._generations, named)
+        except DamagedState:
+            return None
 
     def generation(self, number: int) -> Generation | None:
         """Generation `number`, or None with a warning where it cannot be used."""

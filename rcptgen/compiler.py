@@ -75,6 +75,8 @@ def _compile(run: Run) -> None:
     host = run.host
     if run.request.resume and run.memory.rollback is None:
         raise RcptgenError("no rollback is in force; nothing was published")
+    if run.request.seen is not None and list(run.request.seen) != run.memory.holds:
+        run.result.warnings.append("what is held has changed since it was shown, and only what was shown is released")
     if _undecided(run):
         return
     if host.users_damage and not run.memory.exists and not run.request.force:

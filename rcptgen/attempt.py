@@ -14,7 +14,7 @@ from rcptgen.host import Domain, DomainKind, Host
 from rcptgen.memory import exact_names
 from rcptgen.policy import Policy
 from rcptgen.publish import guard
-from rcptgen.publish.history import Withheld
+from rcptgen.publish.history import Withheld, clean
 from rcptgen.publish.packed import pack, unpack
 from rcptgen.reader import State as UnitState
 from rcptgen.request import HOLDING, Held, Progress
@@ -278,7 +278,7 @@ class Attempt:
                 domain=domain_key(one.domain),
                 catch_all=one.catch_all,
                 since=one.since,
-                reason=one.reason,
+                reason=clean(one.reason),
                 count=one.count,
                 sample=sample,
                 check=crc32(asked),

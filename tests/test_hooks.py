@@ -118,6 +118,14 @@ def test_configuration(table: str) -> None:
 # --- in a run ------------------------------------------------------------------------------------
 
 
+class Told(Site):
+    """A site whose configuration is not that of the host."""
+
+    def run(self, *arguments: str | os.PathLike[str]) -> Run:
+        """Any command with the configuration `top`/rcptgen.toml."""
+        return super().run("--config", self.top / "rcptgen.toml", *arguments)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
     """A host whose hooks each append a line to a file."""
@@ -131,10 +139,10 @@ def site(tmp_path: Path) -> Site:
         "control/me": "example.org\n",
         "control/locals": "",
         "control/virtualdomains": "shop.example:joe\n",
-        "/etc/rcptgen.toml": configuration,
         **{f"~joe/.qmail-n{number:02}": MAILDIR for number in range(10)},
     }
-    return Site(tmp_path, names)
+    (tmp_path / "rcptgen.toml").write_text(configuration)
+    return Told(tmp_path, names)
 
 
 def events(site: Site) -> list[dict[str, object]]:
@@ -204,10 +212,21 @@ def test_told_although_a_directory_cannot_be_synced(site: Site, monkeypatch: pyt
 
 @pytest.mark.root
 def test_not_told_where_nothing_is_published(site: Site) -> None:
-    path = site.host.path("/etc/rcptgen.toml")
+    path = site.top / "rcptgen.toml"
     path.write_text(path.read_text().replace("[guard]\n", '[guard]\nmust_accept = ["nobody@nowhere.example"]\n'))
     assert site.compile().status == 1
     assert events(site) == []
+
+
+@pytest.mark.root
+def test_what_another_root_says_is_not_obeyed(site: Site) -> None:
+    """Its hooks would run on this machine, as root."""
+    site.host.write("/etc/rcptgen.toml", (site.top / "rcptgen.toml").read_text())
+    assert Site.run(site, "compile", "-t", site.output).status == 0
+    assert events(site) == []
+    site.host.write("~joe/.qmail-new", MAILDIR)
+    site.published()
+    assert len(events(site)) == 1
 
 
 @pytest.mark.root
@@ -215,12 +234,12 @@ def test_a_hook_may_call_rcptgen_itself(site: Site) -> None:
     """No lock is held; and what it publishes by that does not call it again."""
     site.published()
     inner = [sys.executable, "-P", "-m", "rcptgen", "--root", str(site.host.root), "--state", str(site.state)]
-    inner += ["approve", "-t", site.output]
+    inner += ["--config", str(site.top / "rcptgen.toml"), "approve", "-t", site.output]
     hook = script(
         site.top / "again", f"open({str(site.top / 'calls')!r}, 'a').write('x'); sys.exit(subprocess.call({inner!r}))"
     )
     both = json.dumps([*hook])
-    site.host.write("/etc/rcptgen.toml", f"[guard]\non_hold = {both}\n[history]\non_publish = {both}\n")
+    (site.top / "rcptgen.toml").write_text(f"[guard]\non_hold = {both}\n[history]\non_publish = {both}\n")
     for number in range(6):
         site.host.remove(f"~joe/.qmail-n{number:02}")
     done = site.compile()

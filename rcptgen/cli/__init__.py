@@ -52,7 +52,10 @@ class Globals:
     asking: bool = True
 
     def config(self) -> Config:
-        """The configuration that is in force: `--config`, else the one of the host, else all defaults."""
+        """The configuration that is in force: `--config`, else the one of the host, else all defaults.
+
+        What an alternate root says of hooks is not obeyed: they would run here, not there.
+        """
         if self.config_path is not None:
             found = SourceTree(b"/", access="bits", record=False).read(os.path.abspath(self.config_path))
             if isinstance(found, Absent):
@@ -66,7 +69,8 @@ class Globals:
         if not isinstance(found, Regular):
             reason = os.strerror(found.errno) if hasattr(found, "errno") else "not a regular file of usual size"
             raise ConfigurationError(f"{shown(path)}: cannot be read: {reason}")
-        return parse(found.data, shown(path))
+        config = parse(found.data, shown(path))
+        return config if self.root == b"/" or self.config_path is not None else config.without_hooks()
 
     def state(self) -> bytes | None:
         """The state directory: `--state`, else the usual one for the live host, else none."""

@@ -6,10 +6,12 @@ import os
 import pwd
 from pathlib import Path
 
-from rcptgen.publish.history import Who
+from rcptgen.publish.history import Who, clean
 
 NOBODY = 0xFFFFFFFF
 """The login uid of what no login has started, such as a cron job."""
+
+LOGIN = Path("/proc/self/loginuid")
 
 _LONGEST = 64
 
@@ -20,7 +22,7 @@ def who() -> Who:
     return Who(
         uid=os.getuid(),
         user=_name(os.getuid()),
-        sudo_user=os.fsencode(os.environ.get("SUDO_USER", ""))[:_LONGEST].decode("utf-8", "backslashreplace"),
+        sudo_user=clean(os.environ.get("SUDO_USER", "")[:_LONGEST]),
         login=login,
         login_user="" if login is None else _name(login),
     )
@@ -28,14 +30,14 @@ def who() -> Who:
 
 def _name(uid: int) -> str:
     try:
-        return pwd.getpwuid(uid).pw_name[:_LONGEST]
+        return clean(pwd.getpwuid(uid).pw_name[:_LONGEST])
     except KeyError:
         return ""
 
 
 def _login() -> int | None:
     try:
-        uid = int(Path("/proc/self/loginuid").read_text(encoding="ascii"))
+        uid = int(LOGIN.read_text(encoding="ascii"))
     except (OSError, ValueError):
         return None
     return None if uid == NOBODY else uid

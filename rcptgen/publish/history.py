@@ -5,6 +5,11 @@ from __future__ import annotations
 import msgspec
 
 
+def clean(text: str) -> str:
+    """`text` without the halves of characters that stand for bytes of no text: JSON cannot hold them."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 class Who(msgspec.Struct, frozen=True, kw_only=True):
     """A person as far as the system knows: the real uid, who called sudo, who logged in (None: nobody did)."""
 

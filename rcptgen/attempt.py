@@ -119,6 +119,7 @@ class Attempt:
         if self.bare_domain is not None and host.rules(self.bare_domain).prepend is None:
             self.bare_domain = None
         self.bare: frozenset[bytes] = frozenset()
+        self.asked = b""
 
     def close(self) -> None:
         """Removes whatever was not committed."""
@@ -167,7 +168,8 @@ class Attempt:
         table = unpack(old.live)
         left = run.approved(domain, table)
         count = guard.accepted_rules(left)
-        self._let_go(domain, left, table)
+        if left is not table:
+            self._let_go(domain)
         if not ((domain in self.hold.gone or self.hold.everything) and count):
             self._emit(domain, None, b"", old)
             return
@@ -187,7 +189,7 @@ class Attempt:
         if old.live and old.live != blob:
             guarded = self._guarded(name, unpack(old.live), table, shaped.suspect)
             if guarded is not table:
-                asked, table, blob = blob, guarded, pack(guarded)
+                asked, table, blob = self.asked, guarded, pack(guarded)
         elif old.live:
             self.before += guard.accepted_rules(table)
         self.approximate += sum(len(names) for outcome, names in table.groups.items() if outcome.approximate)
@@ -206,34 +208,37 @@ class Attempt:
         """`table` with what must not go yet, and without a catch-all that must not come yet."""
         run = self.run
         old = run.approved(name, published)
-        self._let_go(name, old, published)
+        if old is not published and guard.compare(published, table).lost:
+            self._let_go(name)
         change = guard.compare(old, table)
         self.lost += change.lost
         self.before += guard.accepted_rules(published)
         forced = old is _EMPTY
-        asked = pack(table)
         reason = ""
         if not forced:
             self.suspect += change.lost
             reason = self._suspicious(name, change, suspect)
+        self.asked = pack(table)
         if guard.opens(published, table):
-            table = self._opened(name, table, old, asked)
-        if not reason:
-            return table
-        self._hold(Held(name, self._since(name), reason, change.lost, change.sample), asked)
-        return guard.union(table, old)
+            table = self._opened(name, table, old)
+        if reason:
+            self._hold(Held(name, self._since(name), reason, change.lost, change.sample), self.asked)
+            return guard.union(table, old)
+        return table
 
-    def _opened(self, name: bytes, table: Table, old: Table, asked: bytes) -> Table:
+    def _opened(self, name: bytes, table: Table, old: Table) -> Table:
         """`table`, which makes the domain a catch-all, or what is published until a person approves that."""
         run, key = self.run, CATCH_ALL + name
         if run.released(name, key):
-            self._let_go(name, _EMPTY, old)
+            self._let_go(name)
             return table
         self.opened.append(name)
         if not (self.hold.catchalls or run.is_held(key)):
             return table
         words = "a new catch-all, one of too many at once"
-        self._hold(Held(name, self._since(key), words, 1, (b"*",), catch_all=True), asked)
+        # Who approves removals does not approve the catch-all, nor the loss of what only that would cover.
+        self.asked = pack(guard.both(old, table))
+        self._hold(Held(name, self._since(key), words, 1, (b"*",), catch_all=True), pack(table))
         return guard.closed(table, old)
 
     def _suspicious(self, name: bytes, change: guard.Change, suspect: str) -> str:
@@ -245,9 +250,9 @@ class Attempt:
             reason = f"{change.lost} of {change.before} names would go, not approved since they were held"
         return reason
 
-    def _let_go(self, domain: bytes, left: Table, old: Table) -> None:
+    def _let_go(self, domain: bytes) -> None:
         """Remembers a domain of which a person has let something go."""
-        if left is not old and self.run.request.approve is not None and domain not in self.released[-1:]:
+        if self.run.request.approve is not None and domain not in self.released[-1:]:
             self.released.append(domain)
 
     def _asked(self, domain: bytes) -> bytes | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -141,5 +141,4 @@ def both(one: Table, other: Table) -> Table:
 def closed(new: Table, old: Table) -> Table:
     """`new` without its catch-all, and with what `old` accepts: for a domain that must not open unasked."""
     base = Outcome(Verdict.BOUNCE, Kind.NO_MAILBOX, "the new catch-all is held")
-    exact = {name: outcome.at(name) for name, outcome in new.exact()}
-    return union(Table(exact, {**new.prefixes, b"": replace(base)}), old)
+    return union(Table.of_groups(new.groups, {**new.prefixes, b"": base}), old)

@@ -33,15 +33,14 @@ def command(ctx: click.Context, as_object: bool) -> int | None:
         return None
     given: Globals = ctx.obj
     with History.open(memorable(given, "the history stands")) as history:
-        metas = list(history.metas())
         if as_object:
             rollback = rollback_json(history.rollback)
             members = {"version": 1, "current": history.last, "rollback": rollback}
-            click.echo(json.dumps({**members, "generations": [_members(meta) for meta in metas]}))
-        elif metas:
-            for line in _table([TITLES, *(_row(meta, history.last) for meta in metas)]):
+            click.echo(json.dumps({**members, "generations": [_members(meta) for meta in history.metas()]}))
+        elif history.last:
+            for line in _table([TITLES, *(_row(meta, history.last) for meta in history.metas())]):
                 click.echo(line)
-        _talk(given, history, nothing=not metas)
+        _talk(given, history, nothing=not history.last)
     return 0
 
 

@@ -15,7 +15,7 @@ import stat
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
-from typing import Self, TypeVar
+from typing import Self
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
@@ -30,11 +30,11 @@ LIVE = b"live"
 BASE = b"base"
 HELD = b"held"
 BARE = b"bare"
+SAME = b"same"
 META = b"meta.json"
 SIDES = (LIVE, BASE, HELD, BARE)
 
 _META_LIMIT = 64 << 20
-_T = TypeVar("_T")
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,26 +174,20 @@ class _Version(msgspec.Struct):
     format: int
 
 
-class Brief(msgspec.Struct):
-    """The little of a meta.json that tells what may be pruned."""
-
-    format: int
-    same: bool = False
-
-
 def read_meta(directory: int, number: int) -> Meta:
     """What is known of generation `number`; raises DamagedState where that cannot be read, or is another version's."""
-    meta = _decoded(_meta_bytes(directory, number), number, Meta)
+    data = _meta_bytes(directory, number)
+    try:
+        # The version first: the fields of another one may be of other types.
+        version = msgspec.json.decode(data, type=_Version).format
+        if version != FORMAT:
+            raise DamagedState(f"generation {number}: is of version {version}, not {FORMAT}")
+        meta = msgspec.json.decode(data, type=Meta)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise DamagedState(f"generation {number}: its meta.json is damaged: {error}") from error
     if meta.number != number:
         raise DamagedState(f"generation {number}: its meta.json is that of generation {meta.number}")
     return meta
-
-
-def read_brief(directory: int, number: int) -> Brief | None:
-    """The same in brief, or None."""
-    with suppress(DamagedState):
-        return _decoded(_meta_bytes(directory, number), number, Brief)
-    return None
 
 
 def _meta_bytes(directory: int, number: int) -> bytearray:
@@ -210,17 +204,6 @@ def _meta_bytes(directory: int, number: int) -> bytearray:
     except OSError as error:
         raise DamagedState(f"generation {number}: cannot read: {why(error)}") from error
     return data
-
-
-def _decoded(data: bytearray, number: int, kind: type[_T]) -> _T:
-    try:
-        # The version first: the fields of another one may be of other types.
-        version = msgspec.json.decode(data, type=_Version).format
-        if version != FORMAT:
-            raise DamagedState(f"generation {number}: is of version {version}, not {FORMAT}")
-        return msgspec.json.decode(data, type=kind)
-    except (msgspec.DecodeError, UnicodeError) as error:
-        raise DamagedState(f"generation {number}: its meta.json is damaged: {error}") from error
 
 
 def _digest_now(path: bytes) -> str:

@@ -24,7 +24,7 @@ from contextlib import suppress
 from typing import Self
 
 from rcptgen.errors import ConfigurationError, PublishFailed
-from rcptgen.publish.generation import META, Generation, Meta, Orders, path_key, read_brief
+from rcptgen.publish.generation import META, SAME, Generation, Meta, Orders, path_key
 from rcptgen.publish.paths import above_standard, drop, open_directory, ours, reach, shown, why, writable_by_others
 from rcptgen.publish.rulesfile import DamagedState, write_all
 from rcptgen.publish.writer import GenerationWriter, create, make_directory, remove_generation
@@ -246,18 +246,17 @@ class State:
         refreshed = False
         for number in reversed(self._numbers()):
             accepted = named is None or number <= named
-            whole = accepted and kept < self._keep and self._has_meta(number)
-            brief = read_brief(self._generations, number) if whole else None
-            same = brief is not None and brief.same
+            whole = accepted and kept < self._keep and self._has(number, META)
+            same = self._has(number, SAME)
             if number == named or (whole and not (same and refreshed)):
                 kept += not same
                 refreshed = same
             else:
                 remove_generation(self._generations, number)
 
-    def _has_meta(self, number: int) -> bool:
+    def _has(self, number: int, name: bytes) -> bool:
         try:
-            os.stat(b"%d/%s" % (number, META), dir_fd=self._generations, follow_symlinks=False)
+            os.stat(b"%d/%s" % (number, name), dir_fd=self._generations, follow_symlinks=False)
         except OSError:
             return False
         return True

@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-from rcptgen.publish.generation import BARE, META, RULES, SIDES, Meta
+from rcptgen.publish.generation import BARE, META, RULES, SAME, SIDES, Meta
 from rcptgen.publish.paths import above_standard, drop, why
 from rcptgen.publish.rulesfile import RulesWriter, write_all
 
@@ -85,6 +85,8 @@ class GenerationWriter:
                 rules.finish()
             sides = [name.decode() for name in SIDES if name in self._files]
             data = msgspec.json.encode(msgspec.structs.replace(meta, number=self.number, sides=sides))
+            if meta.same:
+                drop(create(self._name + b"/" + SAME, self._directory))
             descriptor = create(self._name + b"/" + META, self._directory)
             try:
                 write_all(descriptor, data + b"\n")
@@ -140,7 +142,7 @@ def sync(name: bytes, directory: int) -> None:
 def remove_generation(directory: int, number: int) -> None:
     """Remove a generation as far as possible, its meta.json first: what is left of it then never looks whole."""
     name = b"%d" % number
-    for part in (META, RULES, *SIDES):
+    for part in (META, RULES, SAME, *SIDES):
         with suppress(OSError):
             os.unlink(name + b"/" + part, dir_fd=directory)
     with suppress(OSError):

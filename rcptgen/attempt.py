@@ -6,53 +6,71 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from zlib import crc32
 
-from rcptgen.config import Config
+from rcptgen.build import POSTMASTER, Blobs, Build, Job, side_by_side, text_of
 from rcptgen.errors import PublishFailed, SourceFailed
 from rcptgen.host import Domain, DomainKind, Host
-from rcptgen.memory import Memory
+from rcptgen.memory import exact_names
 from rcptgen.policy import Policy
 from rcptgen.publish import guard
-from rcptgen.publish.files import Publication, PublishedUnsynced
-from rcptgen.publish.generation import Meta, path_key
+from rcptgen.publish.history import Withheld, clean
 from rcptgen.publish.packed import pack, unpack
-from rcptgen.publish.staged import Staged
-from rcptgen.publish.state import State
-from rcptgen.publish.writer import GenerationWriter
 from rcptgen.reader import State as UnitState
-from rcptgen.request import MOST_LISTED, Held, Outcomes, Output, Progress, Request, Result
+from rcptgen.request import HOLDING, Held, Progress
 from rcptgen.rules.table import Table
-from rcptgen.targets.base import Target, Unsayable, Widened, Writer
-from rcptgen.targets.witness import Proof, Wrong
+from rcptgen.targets.base import Unsayable, Widened
 
 STRETCH = 64
 AHEAD = 3
 MOST_WARNINGS = 10
 HOMES_OF_A_MOUNT = 2
 """So many homes that vanish from one directory, and leave it empty, look like a lost mount."""
+_EMPTY = Table({}, {})
 CATCH_ALL = b"*@"
 """Put in front of a domain whose new catch-all is held, where others stand for held removals."""
 
 
 @dataclass(slots=True)
-class Run:
-    """What all attempts of one run share: the host, the request, and what was published last."""
+class Run(Job):
+    """What all attempts of one run share: the job, and the host."""
 
     host: Host
-    config: Config
-    request: Request
     progress: Progress
-    now: float
-    targets: list[Target]
-    state: State | None
-    memory: Memory
     domains: list[Domain]
-    result: Result
 
-    def released(self, domain: bytes) -> bool:
-        """Whether removals of `domain` go out unasked."""
+    def released(self, domain: bytes, key: bytes | None = None) -> bool:
+        """Whether a person lets go what is held of `domain` under `key`, else its removals.
+
+        Without names all that was held is meant, with names what was held of those; and where
+        nothing was, what this run would hold of them.
+        """
         approve = self.request.approve
-        return self.request.force or (approve is not None and (not approve or domain in approve))
+        if self.request.force or approve is None:
+            return self.request.force
+        named = domain in approve
+        if self.is_held(key or domain):
+            return (named or not approve) and self._was_seen(domain, catch_all=key is not None and key != domain)
+        return named and not (self.is_held(domain) or self.is_held(CATCH_ALL + domain))
+
+    def _was_seen(self, domain: bytes, *, catch_all: bool) -> bool:
+        """Whether what is held is still what a person was shown, where he was shown something."""
+        if self.request.seen is None:
+            return True
+        name = domain_key(domain)
+        return any(
+            one in self.request.seen for one in self.memory.holds if (one.domain, one.catch_all) == (name, catch_all)
+        )
+
+    def approved(self, domain: bytes, old: Table) -> Table:
+        """What is left of `old` to be guarded: what a person was not asked about, where one has approved."""
+        if not self.released(domain):
+            return old
+        asked = self.memory.held_table(domain) if self.is_held(domain) and not self.request.force else None
+        if asked is None:
+            return _EMPTY
+        # What was asked about is part of what was published then; but the files may have been replaced by hand.
+        return asked if self.memory.number is not None else guard.both(old, asked)
 
     def is_held(self, key: bytes) -> bool:
         """Whether the last run held this; then it stays held until a person approves, however little is left of it."""
@@ -88,81 +106,47 @@ class Attempt:
         self.hold = hold
         memory = run.memory
         self.policy = Policy(run.host, published=memory.table, known_units=memory.units, prepended=memory.prepended)
-        self.publication = Publication()
-        self.generation: GenerationWriter | None = None
-        self.outputs = [Outcomes(one) for one in run.request.outputs]
-        self.staged: list[Staged] = []
-        self.committing = False
-        self.scratch: list[int] = []
-        self.descriptors: list[int] = []
-        self.writers: list[Writer] = []
-        self.proof = Proof(full=run.request.full)
+        self.out = Build(run)
         self.held: list[Held] = []
+        self.holds: list[Withheld] = []
         self.since: dict[str, float] = {}
-        self.before = self.lost = self.suspect = self.lost_on_purpose = 0
-        self.let_go = self.gained = self.approximate = 0
+        self.before = self.lost = self.suspect = self.approximate = 0
         self.opened: list[bytes] = []
         self.empty: list[bytes] = []
-        self.accepted = 0
+        self.released: list[bytes] = []
+        host = run.host
+        self.bare_domain = host.routing.envnoathost.lower() if run.config.policy.envnoathost_names else None
+        if self.bare_domain is not None and host.rules(self.bare_domain).prepend is None:
+            self.bare_domain = None
+        self.bare: frozenset[bytes] = frozenset()
+        self.asked = b""
 
     def close(self) -> None:
         """Removes whatever was not committed."""
-        self.publication.close()
-        for descriptor in self.scratch:
-            os.close(descriptor)
-        self.scratch = []
-        # Once the renames have begun, the files may be those of this generation: the next run finds out.
-        if self.generation is not None and not self.generation.accepted and not self.committing:
-            self.generation.abandon()
+        self.out.close()
 
     # -- building ---------------------------------------------------------------------------
 
     def build(self) -> Hold | None:
         """Writes every output; what the next pass must hold where this one turns out to let go too much."""
-        run = self.run
-        for one, target in zip(run.request.outputs, run.targets, strict=True):
-            descriptor = self._scratch() if run.request.dry_run else self._stage(one)
-            self.descriptors.append(descriptor)
-            self.writers.append(target.writer(descriptor))
-        if run.state is not None and not run.request.dry_run:
-            self.generation = run.state.begin()
-        for number, (domain, old) in enumerate(self._merged()):
-            run.progress(number, len(run.domains))
-            if isinstance(domain, bytes):
-                self._gone(domain, old)
+        run, memory = self.run, self.run.memory
+        self.out.open()
+        told = ((one.name, one) for one in self._told())
+        # Without a rollback what is published is what the guard compares with.
+        published = memory.published.blobs() if memory.rollback is not None else iter(())
+        base = memory.base.blobs() if run.rollback is not None else iter(())
+        done = 0
+        for name, (domain, live, below, last) in side_by_side(told, memory.live.blobs(), base, published):
+            run.progress(done, len(run.domains))
+            old = Blobs(live or b"", below or b"", (last if memory.rollback is not None else live) or b"")
+            if domain is None:
+                self._gone(name, old)
             else:
                 self._domain(domain, old)
+                done += 1
         self._bare()
-        for outcomes, writer in zip(self.outputs, self.writers, strict=True):
-            outcomes.records = writer.finish()
+        self.out.written()
         return self._next()
-
-    def _stage(self, one: Output) -> int:
-        self.staged.append(self.publication.stage(one.path, one.mode))
-        return self.staged[-1].fileno()
-
-    def _scratch(self) -> int:
-        """A file without a name: a dry run needs no right to write anywhere."""
-        descriptor = os.memfd_create("rcptgen-dry-run", os.MFD_CLOEXEC)
-        self.scratch.append(descriptor)
-        return descriptor
-
-    def _merged(self) -> Iterator[tuple[Domain | bytes, bytes]]:
-        """Every domain of the host and of the memory, in ascending order, with its published blob."""
-        new = self._told()
-        current = next(new, None)
-        for name, blob in self.run.memory.blobs():
-            while current is not None and current.name < name:
-                yield current, b""
-                current = next(new, None)
-            if current is not None and current.name == name:
-                yield current, blob
-                current = next(new, None)
-            else:
-                yield name, blob
-        while current is not None:
-            yield current, b""
-            current = next(new, None)
 
     def _told(self) -> Iterator[Domain]:
         """The host's domains; before each stretch the host is told what will be asked for."""
@@ -175,115 +159,136 @@ class Attempt:
             host.ahead(domains[at + AHEAD * STRETCH : at + (AHEAD + 1) * STRETCH])
             yield from domains[at : at + STRETCH]
 
-    def _gone(self, domain: bytes, blob: bytes) -> None:
+    def _gone(self, domain: bytes, old: Blobs) -> None:
         """A published domain that the host no longer has."""
-        old = unpack(blob)
-        count = guard.accepted_rules(old)
         run = self.run
-        if run.released(domain) or not (domain in self.hold.gone or self.hold.everything):
-            self.lost_on_purpose += count
+        if not old.live:
+            self._emit(domain, None, b"", old)
+            return
+        table = unpack(old.live)
+        left = run.approved(domain, table)
+        count = guard.accepted_rules(left)
+        if left is not table:
+            self._let_go(domain)
+        if not ((domain in self.hold.gone or self.hold.everything) and count):
+            self._emit(domain, None, b"", old)
             return
         reason = self.hold.everything or "the domain is gone from the configuration, but hardly on purpose"
-        self._hold(domain, reason, count, ())
-        self._emit(domain, old, blob)
+        asked = pack(_EMPTY)
+        self._hold(Held(domain, self._since(domain), reason, count, ()), asked)
+        blob = old.live if left is table else pack(left)
+        self._emit(domain, left, blob, old, asked)
 
-    def _domain(self, domain: Domain, old_blob: bytes) -> None:
+    def _domain(self, domain: Domain, old: Blobs) -> None:
         shaped = self.policy.shape(domain)
-        table, run, name = shaped.table, self.run, domain.name
+        table, name = shaped.table, domain.name
         blob = pack(table)
+        asked = self._asked(name)
         for one in shaped.unsayable:
-            self._unsayable(Unsayable(one.rule + b"@" + name, one.reason, one.file, one.line))
-        if old_blob and old_blob != blob:
-            old = unpack(old_blob)
-            change = guard.compare(old, table)
-            self.gained += change.gained
-            self.lost += change.lost
-            self.before += change.before
-            reason = ""
-            if not run.released(name):
-                self.suspect += change.lost
-                reason = change.suspicious(run.limits)
-                if change.lost and shaped.suspect:
-                    reason = shaped.suspect
-                if change.lost and not reason:
-                    reason = self.hold.everything
-                if change.lost and not reason and run.is_held(name):
-                    reason = f"{change.lost} of {change.before} names would go, not approved since they were held"
-                if change.opens:
-                    self.opened.append(name)
-                    if self.hold.catchalls or run.is_held(CATCH_ALL + name):
-                        table = guard.closed(table, old)
-                        why = "a new catch-all, one of too many at once"
-                        self._hold(name, why, 1, (b"*",), key=CATCH_ALL + name)
-            if reason:
-                table = guard.union(table, old)
-                self._hold(name, reason, change.lost, change.sample)
-            else:
-                self.let_go += change.lost
-            blob = pack(table)
-        elif old_blob:
+            self.out.unsayable(Unsayable(one.rule + b"@" + name, one.reason, one.file, one.line))
+        if old.live and old.live != blob:
+            guarded = self._guarded(name, unpack(old.live), table, shaped.suspect)
+            if guarded is not table:
+                asked, table, blob = self.asked, guarded, pack(guarded)
+        elif old.live:
             self.before += guard.accepted_rules(table)
-        else:
-            self.gained += guard.accepted_rules(table)
         self.approximate += sum(len(names) for outcome, names in table.groups.items() if outcome.approximate)
         self.approximate += sum(outcome.approximate for outcome in table.prefixes.values())
         if domain.kind is not DomainKind.RELAY and not _accepts(table):
             self.empty.append(name)
-        self._emit(name, table, blob)
+        self._emit(name, table, blob, old, asked)
 
-    def _emit(self, domain: bytes, table: Table, blob: bytes) -> None:
-        if self.generation is not None:
-            self.generation.add(domain, blob)
-        self.proof.add(domain, table)
-        self.run.result.domains += 1
-        for target, writer, outcomes in zip(self.run.targets, self.writers, self.outputs, strict=True):
-            lowered = target.lower(domain, table)
-            for keys, value in lowered.batches:
-                writer.put(keys, value)
-            outcomes.widened_count += len(lowered.widened)
-            outcomes.unsayable_count += len(lowered.unsayable)
-            if len(outcomes.widened) < MOST_LISTED:
-                outcomes.widened += lowered.widened
-            if len(outcomes.unsayable) < MOST_LISTED:
-                outcomes.unsayable += lowered.unsayable
-            outcomes.exact += lowered.exact
-            outcomes.wildcards += lowered.wildcards
-            outcomes.refusals += lowered.refusals
-        self.accepted += guard.accepted_rules(table)
+    def _emit(self, name: bytes, table: Table | None, blob: bytes, old: Blobs, asked: bytes | None = None) -> None:
+        """One domain as it is published without any rollback; `asked`: what a person may approve."""
+        if table is not None and name == self.bare_domain:
+            self.bare = exact_names(table)
+        self.out.emit(name, table, blob, old, asked)
 
-    def _unsayable(self, one: Unsayable) -> None:
-        for outcomes in self.outputs:
-            outcomes.unsayable_count += 1
-            if len(outcomes.unsayable) < MOST_LISTED:
-                outcomes.unsayable.append(one)
+    def _guarded(self, name: bytes, published: Table, table: Table, suspect: str) -> Table:
+        """`table` with what must not go yet, and without a catch-all that must not come yet."""
+        run = self.run
+        old = run.approved(name, published)
+        if old is not published and guard.compare(published, table).lost:
+            self._let_go(name)
+        change = guard.compare(old, table)
+        self.lost += change.lost
+        self.before += guard.accepted_rules(published)
+        forced = old is _EMPTY
+        reason = ""
+        if not forced:
+            self.suspect += change.lost
+            reason = self._suspicious(name, change, suspect)
+        self.asked = pack(table)
+        if guard.opens(published, table):
+            table = self._opened(name, table, old)
+        if reason:
+            self._hold(Held(name, self._since(name), reason, change.lost, change.sample), self.asked)
+            return guard.union(table, old)
+        return table
+
+    def _opened(self, name: bytes, table: Table, old: Table) -> Table:
+        """`table`, which makes the domain a catch-all, or what is published until a person approves that."""
+        run, key = self.run, CATCH_ALL + name
+        if run.released(name, key):
+            self._let_go(name)
+            return table
+        self.opened.append(name)
+        if not (self.hold.catchalls or run.is_held(key)):
+            return table
+        words = "a new catch-all, one of too many at once"
+        # Who approves removals does not approve the catch-all, nor the loss of what only that would cover.
+        self.asked = pack(guard.both(old, table))
+        self._hold(Held(name, self._since(key), words, 1, (b"*",), catch_all=True), pack(table))
+        return guard.closed(table, old)
+
+    def _suspicious(self, name: bytes, change: guard.Change, suspect: str) -> str:
+        """Why the losses of a domain are held, or an empty text."""
+        if not change.lost:
+            return ""
+        reason = suspect or change.suspicious(self.run.limits) or self.hold.everything
+        if not reason and self.run.is_held(name) and not self.run.released(name):
+            reason = f"{change.lost} of {change.before} names would go, not approved since they were held"
+        return reason
+
+    def _let_go(self, domain: bytes) -> None:
+        """Remembers a domain of which a person has let something go."""
+        if self.run.request.approve is not None and domain not in self.released[-1:]:
+            self.released.append(domain)
+
+    def _asked(self, domain: bytes) -> bytes | None:
+        """What a person was last asked to approve: the question stays as long as it may not have been answered."""
+        return self.run.memory.held_tables.blob(domain) if self.run.is_held(domain) else None
 
     def _bare(self) -> None:
         """Addresses without a domain: postmaster, and by option the exact names of envnoathost."""
         run = self.run
-        host = run.host
-        names = {b"postmaster"}
-        domain = host.routing.envnoathost.lower()
-        rules = host.rules(domain)
-        if run.config.policy.envnoathost_names and rules.prepend is not None:
-            table, _ = rules.table()
-            names |= {name for name, outcome in table.exact() if name and outcome.accepted}
-        for target, writer, outcomes in zip(run.targets, self.writers, self.outputs, strict=True):
-            keys, value = target.bare(names)
-            writer.put(keys, value)
-            outcomes.exact += len(keys)
-            found = rules.match(b"postmaster")
-            if keys and not found.accepted and not host.users_damage:
-                reason = "postmaster is always accepted without a domain"
-                outcomes.widened.append(Widened(b"postmaster", b"postmaster", reason, found.file, found.line))
+        found = run.host.rules(run.host.routing.envnoathost.lower()).match(POSTMASTER)
+        self.out.bare(self.bare)
+        if not found.accepted and not run.host.users_damage:
+            reason = "postmaster is always accepted without a domain"
+            for outcomes in self.out.outputs:
+                outcomes.widened.append(Widened(POSTMASTER, POSTMASTER, reason, found.file, found.line))
                 outcomes.widened_count += 1
 
-    def _hold(
-        self, domain: bytes, reason: str, count: int, sample: tuple[bytes, ...], *, key: bytes | None = None
-    ) -> None:
-        name = domain_key(domain if key is None else key)
-        since = self.run.memory.held.get(name, self.run.now)
-        self.held.append(Held(domain, since, reason, count, sample))
-        self.since[name] = since
+    def _since(self, key: bytes) -> float:
+        return self.run.memory.held.get(domain_key(key), self.run.now)
+
+    def _hold(self, one: Held, asked: bytes) -> None:
+        """Remembers what is held; `asked` is the table that a person is to approve."""
+        self.held.append(one)
+        self.since[domain_key(CATCH_ALL + one.domain if one.catch_all else one.domain)] = one.since
+        sample = [domain_key(name) for name in one.sample]
+        self.holds.append(
+            Withheld(
+                domain=domain_key(one.domain),
+                catch_all=one.catch_all,
+                since=one.since,
+                reason=clean(one.reason),
+                count=one.count,
+                sample=sample,
+                check=crc32(asked),
+            )
+        )
 
     def _next(self) -> Hold | None:
         """The holds that the totals call for, if this pass did not have them."""
@@ -300,7 +305,6 @@ class Attempt:
             catchalls = True
         if (everything, catchalls) == (self.hold.everything, self.hold.catchalls):
             return None
-        run.result.domains = 0
         return Hold(self.hold.gone, everything, catchalls)
 
     def _emptied(self) -> str:
@@ -324,24 +328,22 @@ class Attempt:
         """Proves every output, and publishes unless it is a dry run or a first publish that must not be."""
         run, result = self.run, self.run.result
         self._carry()
-        result.outputs = self.outputs
+        self.out.report()
         result.units = run.host.units.unhealthy()
         result.units_read = len(run.host.units.reports)
         result.held = self.held
+        result.released = self.released
+        known = {(one.domain, one.catch_all): one.check for one in run.memory.holds}
+        result.new_holds = any(known.get((one.domain, one.catch_all)) != one.check for one in self.holds)
         result.kept = self.policy.kept
         result.approximate = self.approximate
-        result.gained, result.lost = self.gained, self.let_go + self.lost_on_purpose
-        result.warnings += self.publication.warnings
-        if run.state is not None:
-            result.warnings += run.state.warnings
         found = list(islice(run.host.files.assign_warnings(), MOST_WARNINGS + 1))
         result.warnings += [
             f"{os.fsdecode(one.file)}{f':{one.line}' if one.line else ''}: {one.text}" for one in found[:MOST_WARNINGS]
         ]
         if len(found) > MOST_WARNINGS:
             result.warnings.append("and more of this kind: run qmail-newu")
-        self._prove()
-        self._canaries()
+        self.out.prove()
         result.status = self._status()
         if result.first and not run.request.force and self._refused_first():
             result.status = PublishFailed.status
@@ -352,7 +354,7 @@ class Attempt:
 
     def _refused_first(self) -> bool:
         problems = self.run.result.problems
-        if not self.accepted:
+        if not self.out.accepted:
             problems.append("no address at all would be accepted; --force publishes that")
         for domain in self.empty[:20]:
             problems.append(f"no name of {text_of(domain)} would be accepted; --force publishes that")
@@ -362,83 +364,18 @@ class Attempt:
         failed = any(one.state in (UnitState.FAILED, UnitState.SUSPECT) for one in self.run.result.units)
         if failed or self.policy.kept:
             return SourceFailed.status
-        return 3 if self.held else 0
-
-    def _prove(self) -> None:
-        result = self.run.result
-        result.witnesses = len(self.proof)
-        for target, descriptor, outcomes in zip(self.run.targets, self.descriptors, self.outputs, strict=True):
-            reader = target.open(descriptor)
-            try:
-                refused, accepted = self.proof.check(reader)
-            finally:
-                reader.close()
-            if refused:
-                shown = ", ".join(text_of(one.address) for one in refused[:5])
-                raise PublishFailed(
-                    f"{outcomes.output.target}: the new file refuses {len(refused)} addresses that are accepted "
-                    f"({shown}): this is a bug; nothing was published"
-                )
-            unexplained = _unexplained(accepted, outcomes)
-            if unexplained:
-                shown = ", ".join(text_of(one.address) for one in unexplained[:5])
-                raise PublishFailed(
-                    f"{outcomes.output.target}: the new file accepts {len(unexplained)} addresses without saying so "
-                    f"({shown}): this is a bug; nothing was published"
-                )
-
-    def _canaries(self) -> None:
-        """`[guard] must_accept` and `must_refuse`."""
-        wanted = self.run.config.guard
-        if self.run.request.force:
-            return
-        canaries = [(one, True) for one in wanted.must_accept] + [(one, False) for one in wanted.must_refuse]
-        for target, descriptor in zip(self.run.targets, self.descriptors, strict=True):
-            reader = target.open(descriptor)
-            try:
-                for text, accepted in canaries:
-                    if reader.answer(os.fsencode(text)).accepted != accepted:
-                        what = "refuses" if accepted else "accepts"
-                        raise PublishFailed(f"[guard] the new list {what} {text}; nothing was published")
-            finally:
-                reader.close()
+        return HOLDING if self.held or self.run.rollback is not None else 0
 
     def _publish(self) -> None:
-        run = self.run
-        for staged in self.staged:
-            staged.finish()
-        if self.generation is not None:
-            self.generation.finish(self._meta())
-        self.committing = True
-        unsynced = None
-        try:
-            done = self.publication.commit()
-        except PublishedUnsynced as error:
-            unsynced, done = error, error.published
-        for one, outcomes in zip(done, self.outputs, strict=True):
-            outcomes.published, outcomes.changed = True, one.changed
-        if self.generation is not None and run.state is not None:
-            self._remember(self.generation, run.state)
-        if unsynced is not None:
-            raise unsynced
-
-    def _remember(self, generation: GenerationWriter, state: State) -> None:
-        """Makes this generation the one that the next run builds on, unless it says nothing new."""
-        if not self.run.result.changed and self._same_memory():
-            generation.abandon()
-            return
-        warning = state.accept(generation)
-        if warning:
-            self.run.result.warnings.append(warning)
-
-    def _same_memory(self) -> bool:
-        """Whether the state has nothing new to remember."""
-        memory = self.run.memory
-        return (
-            memory.from_state
-            and memory.units == self._units()
-            and memory.held == self.since
-            and memory.prepended == self.policy.prepended
+        self.out.publish(
+            {
+                "units": sorted(unit.decode("latin-1") for unit in self._units()),
+                "held": self.since,
+                "holds": self.holds,
+                "released": [domain_key(name) for name in self.released],
+                "prepended": {"mode": self.policy.prepended},
+            },
+            must_remember=self.run.request.resume,
         )
 
     def _units(self) -> frozenset[bytes]:
@@ -461,38 +398,16 @@ class Attempt:
         """What was held stays held through a run in which it cannot be seen whether it still would go."""
         if not self._troubled():
             return
-        for name, since in self.run.memory.held.items():
-            domain = name.encode("latin-1")
-            bare = domain.removeprefix(CATCH_ALL)
-            if name not in self.since and not self.run.released(bare):
+        memory = self.run.memory
+        asked = {(one.domain, one.catch_all): one for one in memory.holds}
+        for name, since in memory.held.items():
+            key = name.encode("latin-1")
+            domain = key.removeprefix(CATCH_ALL)
+            if name not in self.since and not self.run.released(domain, key):
+                reason = "held before; its sources cannot be read now"
                 self.since[name] = since
-                self.held.append(Held(bare, since, "held before; its sources cannot be read now", 0, ()))
-
-    def _meta(self) -> Meta:
-        outputs = zip(self.run.request.outputs, self.staged, strict=True)
-        first = self.outputs[0]
-        return Meta(
-            time=self.run.now,
-            reason=self.run.request.reason,
-            digests={path_key(one.path): staged.sha256 for one, staged in outputs},
-            counts={
-                "domains": self.run.result.domains,
-                "exact": first.exact,
-                "wildcards": first.wildcards,
-                "refusals": first.refusals,
-            },
-            units=sorted(unit.decode("latin-1") for unit in self._units()),
-            held=self.since,
-            prepended={"mode": self.policy.prepended},
-        )
-
-
-def _unexplained(accepted: list[Wrong], outcomes: Outcomes) -> list[Wrong]:
-    """The false acceptances under a key that the run does not report."""
-    if outcomes.widened_count > len(outcomes.widened):
-        return []
-    keys = {one.key for one in outcomes.widened}
-    return [one for one in accepted if one.key not in keys]
+                self.held.append(Held(domain, since, reason, 0, (), catch_all=domain != key))
+                self.holds += filter(None, [asked.get((domain_key(domain), domain != key))])
 
 
 def _accepts(table: Table) -> bool:
@@ -505,8 +420,3 @@ def _accepts(table: Table) -> bool:
 def domain_key(domain: bytes) -> str:
     """A domain as text that stands for its bytes one by one."""
     return domain.decode("latin-1")
-
-
-def text_of(name: bytes) -> str:
-    """A name in a message."""
-    return name.decode("ascii", "backslashreplace")

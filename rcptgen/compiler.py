@@ -6,9 +6,11 @@ import os
 import time
 from contextlib import ExitStack
 
-from rcptgen.attempt import Attempt, Hold, Run, text_of
+from rcptgen.attempt import Attempt, Hold, Run
+from rcptgen.build import text_of
 from rcptgen.config import Config
-from rcptgen.errors import ConfigurationError, PublishFailed, SourceFailed
+from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError, SourceFailed
+from rcptgen.hooks import Hooks
 from rcptgen.host import Host
 from rcptgen.memory import remember
 from rcptgen.policy import Policy
@@ -36,7 +38,8 @@ def compile_host(
     no result can be given; a Result with status 1 or 78 was not published either.
     """
     begun = time.monotonic()
-    with ExitStack() as stack:
+    result = Result()
+    with Hooks(config, request, result), ExitStack() as stack:
         if not request.dry_run:
             if request.state is not None:
                 # Where the lock is must not hang on which run is the first.
@@ -44,7 +47,7 @@ def compile_host(
             place = lock_path(request.state, request.outputs[0].path)
             stack.enter_context(publishing_lock(place, request.wait))
         host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False, workers=_workers()))
-        result = _compile(_run(host, config, request, progress, stack))
+        _compile(_run(host, config, request, progress, stack, result))
     result.seconds = time.monotonic() - begun
     return result
 
@@ -54,24 +57,28 @@ def _workers() -> int:
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
-def _run(host: Host, config: Config, request: Request, progress: Progress, stack: ExitStack) -> Run:
+def _run(host: Host, config: Config, request: Request, progress: Progress, stack: ExitStack, result: Result) -> Run:
     """One run, with what it remembers of the last one."""
-    result = Result()
     targets = [target_called(one.target, break_=config.qmail.break_.encode()) for one in request.outputs]
     state = None
     if request.state is not None and not (request.dry_run and not os.path.isdir(request.state)):
-        state = stack.enter_context(State.open(request.state))
+        state = stack.enter_context(State.open(request.state, config.history.keep))
     files = [(target, one.path) for target, one in zip(targets, request.outputs, strict=True)]
     memory = remember(state, files, result.warnings, stack)
     result.first = not memory.exists
-    return Run(host, config, request, progress, time.time(), targets, state, memory, Policy(host).domains(), result)
+    job = (config, request, time.time(), targets, state, memory, result)
+    return Run(*job, host=host, progress=progress, domains=Policy(host).domains())
 
 
-def _compile(run: Run) -> Result:
+def _compile(run: Run) -> None:
     """The attempts that it takes: one, and another where the guard then holds what the first one let go."""
-    host, result = run.host, run.result
+    host = run.host
+    if run.request.resume and run.memory.rollback is None:
+        raise RcptgenError("no rollback is in force; nothing was published")
+    if run.request.seen is not None and list(run.request.seen) != run.memory.holds:
+        run.result.warnings.append("what is held has changed since it was shown, and only what was shown is released")
     if _undecided(run):
-        return result
+        return
     if host.users_damage and not run.memory.exists and not run.request.force:
         raise SourceFailed(
             f"{os.fsdecode(host.users_file)}: {host.users_damage}; qmail defers all local mail, "
@@ -87,7 +94,6 @@ def _compile(run: Run) -> Result:
                 attempt.finish()
         finally:
             attempt.close()
-    return result
 
 
 def _mounted(run: Run) -> None:
@@ -120,12 +126,16 @@ def _gone_held(run: Run) -> frozenset[bytes]:
     if not run.memory.exists:
         return frozenset()
     now = {one.name for one in run.domains}
-    before = [domain for domain, _ in run.memory.blobs()]
+    before = [domain for domain, _ in run.memory.live.blobs()]
     gone = [domain for domain in before if domain not in now]
     limits = run.limits
     if len(gone) > max(limits.gone_domains, int(limits.gone_share * len(before))):
         return frozenset(gone)
-    return frozenset(domain for domain in gone if run.is_held(domain) or _still_meant(run, domain))
+    return frozenset(domain for domain in gone if _still_held(run, domain) or _still_meant(run, domain))
+
+
+def _still_held(run: Run, domain: bytes) -> bool:
+    return run.is_held(domain) and not run.released(domain)
 
 
 def _still_meant(run: Run, domain: bytes) -> bool:

@@ -21,6 +21,13 @@ def _absolute(path: str, key: str) -> None:
         raise ValueError(f"{key} must be an absolute path")
 
 
+def _command(words: tuple[str, ...], key: str) -> None:
+    if words:
+        _absolute(words[0], f"the program of {key}")
+    if any("\0" in word for word in words):
+        raise ValueError(f"{key} holds a NUL")
+
+
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of every section: immutable, keyword only, no unknown keys."""
 
@@ -88,12 +95,32 @@ class Guard(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     must_accept: tuple[str, ...] = ()
     must_refuse: tuple[str, ...] = ()
     must_be_mounted: tuple[str, ...] = ()
+    on_hold: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (0 <= self.domain_loss <= 1 and 0 <= self.total_loss <= 1):
             raise ValueError("domain_loss and total_loss are shares between 0 and 1")
         if min(self.domain_loss_min, self.total_loss_min, self.new_catchalls) < 0:
             raise ValueError("domain_loss_min, total_loss_min and new_catchalls are counts")
+        for text in (*self.must_accept, *self.must_refuse):
+            local, at, domain = text.rpartition("@")
+            if not domain or (at and not local) or "*" in local[:-1] + domain or not text.isprintable() or " " in text:
+                raise ValueError(f"{text!r} is not user@domain, prefix*@domain or *@domain")
+        for path in self.must_be_mounted:
+            _absolute(path, "must_be_mounted")
+        _command(self.on_hold, "on_hold")
+
+
+class History(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many publications are remembered, and who is told of one."""
+
+    keep: int = 10
+    on_publish: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.keep <= 1000:
+            raise ValueError("keep is a number of generations between 2 and 1000")
+        _command(self.on_publish, "on_publish")
 
 
 class Extra(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -137,11 +164,17 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     guard: Guard = Guard()
     extra: Extra = Extra()
     watch: dict[str, Any] = {}
-    history: dict[str, Any] = {}
+    history: History = History()
     metrics: dict[str, Any] = {}
     serve: dict[str, Any] = {}
     plugins: Plugins = Plugins()
     output: tuple[Output, ...] = ()
+
+    def without_hooks(self) -> Config:
+        """The same, but nobody is told of anything."""
+        guard = msgspec.structs.replace(self.guard, on_hold=())
+        history = msgspec.structs.replace(self.history, on_publish=())
+        return msgspec.structs.replace(self, guard=guard, history=history)
 
     @property
     def outputs(self) -> tuple[Output, ...]:
@@ -157,6 +190,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "programs": Programs,
     "policy": Policy,
     "guard": Guard,
+    "history": History,
     "extra": Extra,
     "plugins": Plugins,
     "output": Output,

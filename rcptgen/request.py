@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rcptgen.publish.history import Changes, Rollback, Who, Withheld
 from rcptgen.reader import Report
 from rcptgen.targets.base import Unsayable, Widened
 
 MOST_LISTED = 100_000
 """Widened and unsayable rules that are kept one by one; beyond, they are only counted."""
+
+HOLDING = 3
+"""The exit status of a run that published, but holds removals or catch-alls, or is rolled back."""
 
 Progress = Callable[[int, int], None]
 """Told now and then: domains done, domains in all."""
@@ -28,8 +32,10 @@ class Output:
 class Request:
     """What one run of the compiler is asked for.
 
-    `approve` releases held removals: None for none, an empty set for all.  `state` is the
-    state directory, None for none: nothing is then remembered, and every run is the first.
+    `approve` releases held removals: None for none, an empty set for all that was held by the
+    last run; `seen` are those that a person was shown, where he was: nothing else is released.
+    `resume` ends a rollback.  `state` is the state directory, None for none: nothing
+    is then remembered, and every run is the first.  `by` is who asks, where a person does.
     """
 
     outputs: tuple[Output, ...]
@@ -38,8 +44,11 @@ class Request:
     force: bool = False
     full: bool = False
     approve: frozenset[bytes] | None = None
+    seen: tuple[Withheld, ...] | None = None
+    resume: bool = False
     wait: float = 0.0
     reason: str = "compile"
+    by: Who | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,7 @@ class Held:
     reason: str
     count: int
     sample: tuple[bytes, ...]
+    catch_all: bool = False
 
 
 @dataclass(slots=True)
@@ -72,7 +82,12 @@ class Outcomes:
 
 @dataclass(slots=True)
 class Result:
-    """The whole of a run; `status` is the exit status."""
+    """The whole of a run; `status` is the exit status.
+
+    `rollback` is the one that is in force after it; `generation` the number that the history
+    has for it, 0 where there was nothing to remember.  `released` are the domains whose removals went
+    out because a person approved.
+    """
 
     status: int = 0
     outputs: list[Outcomes] = field(default_factory=list)
@@ -87,6 +102,11 @@ class Result:
     lost: int = 0
     approximate: int = 0
     first: bool = False
+    changes: Changes | None = None
+    rollback: Rollback | None = None
+    generation: int = 0
+    released: list[bytes] = field(default_factory=list)
+    new_holds: bool = False
     witnesses: int = 0
     seconds: float = 0.0
 

@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,9 @@ COMMANDS = {
     "verify": "verify",
     "approve": "approve",
     "replay": "replay",
+    "history": "history",
+    "rollback": "rollback",
+    "resume": "resume",
 }
 
 PATH = click.Path(readable=False)
@@ -54,7 +58,10 @@ class Globals:
     asking: bool = True
 
     def config(self) -> Config:
-        """The configuration that is in force: `--config`, else the one of the host, else all defaults."""
+        """The configuration that is in force: `--config`, else the one of the host, else all defaults.
+
+        What an alternate root says of hooks is not obeyed: they would run here, not there.
+        """
         if self.config_path is not None:
             found = SourceTree(b"/", access="bits", record=False).read(os.path.abspath(self.config_path))
             if isinstance(found, Absent):
@@ -68,7 +75,8 @@ class Globals:
         if not isinstance(found, Regular):
             reason = os.strerror(found.errno) if hasattr(found, "errno") else "not a regular file of usual size"
             raise ConfigurationError(f"{shown(path)}: cannot be read: {reason}")
-        return parse(found.data, shown(path))
+        config = parse(found.data, shown(path))
+        return config if self.root == b"/" or self.config_path is not None else config.without_hooks()
 
     def state(self) -> bytes | None:
         """The state directory: `--state`, else the usual one for the live host, else none."""
@@ -183,6 +191,11 @@ def _forget_output() -> None:
 def safe(text: str) -> str:
     """`text` for a terminal, whatever names it was made of."""
     return shown(text.encode("utf-8", "surrogateescape"))
+
+
+def when(moment: float) -> str:
+    """A time as a person reads it, in the local zone."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(moment))
 
 
 def _say(text: str) -> None:

@@ -1,46 +1,104 @@
-"""`rcptgen approve`: releases held removals, and publishes."""
+"""`rcptgen approve`: shows what is held, releases it, and publishes."""
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from collections.abc import Iterator, Sequence
 
 import click
 
-from rcptgen.cli import Globals
-from rcptgen.cli.compile_ import perform, requested
+from rcptgen.cli import Globals, when
+from rcptgen.cli.compile_ import (
+    compiled,
+    json_option,
+    memorable,
+    requested,
+    rollback_json,
+    rolled_back,
+    targets_option,
+    wait_option,
+)
+from rcptgen.cli.who import who
 from rcptgen.compiler import Request
+from rcptgen.generations import History, held_of
+from rcptgen.hooks import held_json
+from rcptgen.publish.history import Rollback, Withheld
+from rcptgen.request import HOLDING
+from rcptgen.rules.shown import shown
 
 
 @click.command("approve")
-@click.option(
-    "-t",
-    "--target",
-    "targets",
-    metavar="TARGET=PATH",
-    multiple=True,
-    help="The outputs, where they are not the configured ones.",
-)
-@click.option(
-    "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait that long for another run."
-)
-@click.option("--json", "as_object", is_flag=True, help="One JSON object on stdout.")
+@targets_option
+@click.option("--plan", "--dry-run", "plan", is_flag=True, help="Only show what is held.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask on a terminal.")
+@wait_option
+@json_option
 @click.argument("domains", metavar="[DOMAIN]...", nargs=-1)
 @click.pass_obj
-def command(given: Globals, targets: tuple[str, ...], wait: float, as_object: bool, domains: tuple[str, ...]) -> int:
+def command(
+    given: Globals,
+    targets: tuple[str, ...],
+    plan: bool,
+    yes: bool,
+    wait: float,
+    as_object: bool,
+    domains: tuple[str, ...],
+) -> int:
     """Release what the guard holds, of each DOMAIN or of all, and publish.
 
-    What the guard would hold elsewhere stays held.
+    On a terminal and without a DOMAIN, what is held is shown first, and you are asked.  Only
+    what was held by the last run is released: what has gone since then is judged as ever.
+    A DOMAIN of which nothing is held is approved as it is found now.
     """
     given.asking = False
     given.need_root()
     config = given.config()
-    if given.state() is None:
-        raise click.UsageError("what is held stands in the state directory: with --root, name it with --state")
+    state = memorable(given, "what is held stands")
+    names = frozenset(os.fsencode(one).lower() for one in domains)
+    with History.open(state) as history:
+        holds = [one for one in history.holds if not names or held_of(one).domain in names]
+        rollback = history.rollback
+    asks = not (names or yes or as_object) and sys.stdin.isatty() and sys.stderr.isatty()
+    if plan:
+        return _shown(holds, rollback, as_object)
+    if asks:
+        _shown(holds, rollback, False)
+        if not holds or not click.confirm("Release all of it?", err=True):
+            return HOLDING if holds else 0
     request = Request(
         outputs=requested(given, config, targets, dry_run=False),
-        state=given.state(),
-        approve=frozenset(os.fsencode(one).lower() for one in domains),
+        state=state,
+        approve=names,
+        seen=tuple(holds) if asks else None,
         wait=wait,
         reason="approved",
+        by=who(),
     )
-    return perform(given, config, request, as_object=as_object)
+    return compiled(given, config, request, as_object=as_object)
+
+
+def _shown(holds: Sequence[Withheld], rollback: Rollback | None, as_object: bool) -> int:
+    """The plan, on stdout; the status says whether anything is held."""
+    if as_object:
+        held = [held_json(held_of(one)) for one in holds]
+        click.echo(json.dumps({"version": 1, "held": held, "rollback": rollback_json(rollback)}))
+    else:
+        for line in _lines(holds, rollback):
+            click.echo(line)
+    return HOLDING if holds else 0
+
+
+def _lines(holds: Sequence[Withheld], rollback: Rollback | None) -> Iterator[str]:
+    if rollback is not None:
+        yield shown(os.fsencode(rolled_back(rollback)))
+    if not holds:
+        yield "nothing is held"
+    for one in map(held_of, holds):
+        domain = shown(one.domain)
+        yield f"{domain}: held since {when(one.since)}: {shown(os.fsencode(one.reason))}"
+        sign = "+" if one.catch_all else "-"
+        yield from (f"  {sign} {shown(name)}@{domain}" for name in one.sample)
+        if one.count > len(one.sample):
+            yield f"  and {one.count - len(one.sample)} more"

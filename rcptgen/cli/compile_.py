@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+import msgspec
 
-from rcptgen.cli import Globals, safe
-from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
+from rcptgen.cli import Globals, safe, when
+from rcptgen.cli.who import who
+from rcptgen.compiler import Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
+from rcptgen.hooks import held_json
+from rcptgen.publish.history import Rollback
 from rcptgen.reader import SELDOM, State
 from rcptgen.rules.shown import as_json, shown
 
@@ -27,8 +32,7 @@ NAMES_SHOWN = 5
 UNITS_SHOWN = 10
 
 
-@click.command("compile")
-@click.option(
+targets_option = click.option(
     "-t",
     "--target",
     "targets",
@@ -36,13 +40,19 @@ UNITS_SHOWN = 10
     multiple=True,
     help="Write this instead of the configured outputs.",
 )
+wait_option = click.option(
+    "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait that long for another run."
+)
+json_option = click.option("--json", "as_object", is_flag=True, help="One JSON object on stdout.")
+
+
+@click.command("compile")
+@targets_option
 @click.option("--dry-run", is_flag=True, help="Build and verify, publish nothing.")
 @click.option("--force", is_flag=True, help="Publish whatever the guard would hold or a person would have to decide.")
 @click.option("--full", is_flag=True, help="Verify at every rule, not at a sample of a large host's.")
-@click.option(
-    "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait that long for another run."
-)
-@click.option("--json", "as_object", is_flag=True, help="One JSON object on stdout.")
+@wait_option
+@json_option
 @click.pass_obj
 def command(
     given: Globals, targets: tuple[str, ...], dry_run: bool, force: bool, full: bool, wait: float, as_object: bool
@@ -63,8 +73,9 @@ def command(
         full=full,
         wait=wait,
         reason="forced" if force else "compile",
+        by=who() if force else None,
     )
-    return perform(given, config, request, as_object=as_object)
+    return compiled(given, config, request, as_object=as_object)
 
 
 def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run: bool) -> tuple[Output, ...]:
@@ -82,12 +93,26 @@ def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run
     return tuple(Output(one.target, os.fsencode(one.path), one.mode) for one in config.outputs)
 
 
-def perform(given: Globals, config: Config, request: Request, *, as_object: bool) -> int:
-    """Runs the compiler and says what a person or a program wants to know; returns the exit status."""
+def memorable(given: Globals, what: str) -> bytes:
+    """The state directory, where `what` stands; a usage error without one."""
+    state = given.state()
+    if state is None:
+        raise click.UsageError(f"{what} in the state directory: with --root, name it with --state")
+    return state
+
+
+def compiled(given: Globals, config: Config, request: Request, *, as_object: bool) -> int:
+    """Runs the compiler, and says what came of it."""
+    work = functools.partial(compile_host, given.root, config, request)
+    return perform(given, request, lambda progress: work(progress=progress), as_object=as_object)
+
+
+def perform(given: Globals, request: Request, work: Callable[[Progress], Result], *, as_object: bool) -> int:
+    """Does `work` and says what a person or a program wants to know; returns the exit status."""
     gc.set_threshold(*SELDOM)
     try:
         with _progress(given, as_object) as progress:
-            result = compile_host(given.root, config, request, progress=progress)
+            result = work(progress)
     except (RcptgenError, MemoryError) as error:
         if as_object:
             status = error.status if isinstance(error, RcptgenError) else Shortage.status
@@ -144,19 +169,12 @@ def as_members(result: Result) -> dict[str, Any]:
             {**as_json("path", one.path), "state": one.state.value, "reason": one.reason} for one in result.units
         ],
         "kept": [{**as_json("path", path), "reason": reason} for path, reason in sorted(result.kept.items())],
-        "held": [_held(one) for one in result.held],
+        "held": [held_json(one) for one in result.held],
+        "released": [shown(domain) for domain in result.released],
+        "rollback": rollback_json(result.rollback),
+        "generation": result.generation,
+        "changed_kind": 0 if result.changes is None else result.changes.changed,
         "outputs": [_output(one) for one in result.outputs],
-    }
-
-
-def _held(one: Held) -> dict[str, Any]:
-    sample = [shown(name) for name in one.sample]
-    return {
-        **as_json("domain", one.domain),
-        "since": one.since,
-        "reason": one.reason,
-        "count": one.count,
-        "sample": sample,
     }
 
 
@@ -187,6 +205,14 @@ def _output(one: Outcomes) -> dict[str, Any]:
             for u in one.unsayable
         ],
     }
+
+
+def rollback_json(one: Rollback | None) -> dict[str, Any] | None:
+    """The rollback that is in force, or null."""
+    if one is None:
+        return None
+    by = msgspec.to_builtins(one.by)
+    return {"generation": one.number, "published": one.time, "since": one.since, "by": by}
 
 
 # -- text -----------------------------------------------------------------------------------
@@ -237,8 +263,10 @@ def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> I
         yield f"  and {len(passed_over)} more, {len(deferring)} deferring in all"
     for path, reason in sorted(result.kept.items()):
         yield f"  kept as published: {shown(path)}: {reason}"
+    if result.rollback is not None:
+        yield f"  {rolled_back(result.rollback)}"
     for held in result.held:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(held.since))
+        since = when(held.since)
         names = ", ".join(shown(name) for name in held.sample[:NAMES_SHOWN])
         more = f" ({names}{', ...' if held.count > NAMES_SHOWN else ''})" if names else ""
         domain = shown(held.domain)
@@ -247,6 +275,15 @@ def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> I
         yield f"  warning: {shown(os.fsencode(warning))}"
     if whole:
         yield f"  {result.units_read} sources read, {result.witnesses} witnesses agree, {result.seconds:.2f} s"
+
+
+def rolled_back(one: Rollback) -> str:
+    """Since when, to what and by whom there is a rollback."""
+    by = f" by {one.by}" if one.by is not None else ""
+    return (
+        f"rolled back since {when(one.since)}{by}: nothing that generation {one.number} of {when(one.time)} accepts "
+        "is refused, until: rcptgen resume"
+    )
 
 
 def _losses(what: str, count: int, reasons: list[str]) -> Iterator[str]:

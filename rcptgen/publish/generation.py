@@ -1,60 +1,50 @@
-"""One published generation: what the rules were, as a stream of blobs, and what is known about it.
+"""One published generation: what the rules were, and what is known about them.
 
-    rules     = magic   record...   index   trailer
-    record    = domain length (32), blob length (32), CRC-32 of both lengths, domain and blob (32), domain, blob
-    index     = the offset of every record (64)
-    trailer   = count (64), offset of the index (64), CRC-32 of index, count and offset (32), magic
-
-Numbers are little-endian.  A file that was cut has no trailer; a record that was damaged
-fails its own CRC, so no damaged blob is ever handed out, even while streaming.
+rules       what was published, by domain (see rulesfile)
+live        while a rollback is in force: what would have been published without it
+base        while a rollback is in force: the rules of the generation that was gone back to
+bare        what is accepted without a domain, postmaster aside
+held        the tables that a person is asked to approve, of the domains whose removals are held
+meta.json   what is known about them, and which of the files there are
 """
 
 from __future__ import annotations
 
 import os
 import stat
-import struct
-import sys
 import weakref
-from array import array
-from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Self
-from urllib.parse import quote_from_bytes
-from zlib import crc32
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import msgspec
 
-from rcptgen.errors import RcptgenError
 from rcptgen.publish.digest import digest
+from rcptgen.publish.history import Changes, Rollback, Who, Withheld
 from rcptgen.publish.paths import above_standard, drop, why
-
-FORMAT = 1
-"""The version of a generation; another version is thrown away, never guessed at."""
+from rcptgen.publish.rulesfile import CHUNK, FORMAT, READ, DamagedState, RulesFile
 
 RULES = b"rules"
+LIVE = b"live"
+BASE = b"base"
+HELD = b"held"
+BARE = b"bare"
+SAME = b"same"
 META = b"meta.json"
+SIDES = (LIVE, BASE, HELD, BARE)
 
-_MAGIC = b"rcptgen rules %03d\n" % FORMAT
-_END = b"end of rules\n"
-_RECORD = struct.Struct("<III")
-_LENGTHS = struct.Struct("<II")
-_TRAILER = struct.Struct("<QQI13s")
-_CHUNK = 1 << 20
 _META_LIMIT = 64 << 20
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-
-
-class DamagedState(RcptgenError):
-    """A generation that cannot be trusted: cut, damaged, of another version, or gone."""
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a generation.
+    """What is known of a generation.  What an older version did not write has its default.
 
     `digests` holds the SHA-256 of every published file by `path_key`; `units` those that
-    were healthy or kept; `held` since when a domain's removals are held.
+    were healthy or kept; `held` since when a domain's removals are held, `holds` the same
+    for a person.  `same`: the published files are those of the generation before, and only
+    what is known has changed.  `changes` compares with the generation before.
+    `released` are the domains whose removals `by` has approved.
     """
 
     format: int = FORMAT
@@ -67,6 +57,14 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     held: dict[str, float] = {}
     prepended: dict[str, str] = {}
     notes: dict[str, str] = {}
+    by: Who | None = None
+    same: bool = False
+    kinds: dict[str, int] = {}
+    changes: Changes | None = None
+    holds: list[Withheld] = []
+    released: list[str] = []
+    rollback: Rollback | None = None
+    sides: list[str] = []
 
 
 def path_key(path: bytes) -> str:
@@ -75,25 +73,29 @@ def path_key(path: bytes) -> str:
 
 
 class Generation:
-    """A complete generation, open for reading; it stays readable when its files are removed."""
+    """A complete generation, open for reading; it stays readable when its files are removed.
+
+    `live`, `base`, `held` and `bare` are None where there is no such file.
+    """
 
     def __init__(self, directory: int, number: int) -> None:
         """Open generation `number` below `directory`; raises DamagedState unless it is whole as far as can be seen."""
         self.number = number
-        try:
-            self.meta = _read_meta(directory, number)
-            self._descriptor = above_standard(os.open(b"%d/%s" % (number, RULES), _READ, dir_fd=directory))
-        except OSError as error:
-            raise DamagedState(f"generation {number}: cannot read: {why(error)}") from error
-        self._finalizer = weakref.finalize(self, drop, self._descriptor)
-        try:
-            self._offsets, self._end = self._read_index()
-        except BaseException:
-            self.close()
-            raise
+        self.meta = read_meta(directory, number)
+        with ExitStack() as stack:
+
+            def opened(name: bytes) -> RulesFile:
+                found = RulesFile(directory, b"%d/%s" % (number, name), f"generation {number}")
+                stack.callback(found.close)
+                return found
+
+            self.rules = opened(RULES)
+            sides = {name: opened(name) for name in SIDES if name.decode() in self.meta.sides}
+            self.live, self.base, self.held, self.bare = (sides.get(name) for name in SIDES)
+            self._finalizer = weakref.finalize(self, stack.pop_all().close)
 
     def close(self) -> None:
-        """Give the descriptor back; harmless when done twice."""
+        """Give the descriptors back; harmless when done twice."""
         self._finalizer()
 
     def __enter__(self) -> Self:
@@ -103,7 +105,7 @@ class Generation:
         self.close()
 
     def __len__(self) -> int:
-        return len(self._offsets)
+        return len(self.rules)
 
     def matches(self, paths: Iterable[bytes]) -> bool:
         """Whether every one of `paths` (at least one) is on disk what this generation published there."""
@@ -114,149 +116,67 @@ class Generation:
         """Those of `paths` that this generation did not publish, or that are not now what it published."""
         return [path for path in paths if self.meta.digests.get(path_key(path)) != _digest_now(path)]
 
+    @property
+    def paths(self) -> list[bytes]:
+        """The files that it published."""
+        return [unquote_to_bytes(key) for key in self.meta.digests]
+
     def blobs(self) -> Iterator[tuple[bytes, bytes]]:
-        """Every (domain, blob), in ascending order of the domains; raises DamagedState at the first damaged one."""
-        at, count = 0, len(self._offsets)
-        while at < count:
-            stop, start = at + 1, self._offsets[at]
-            while stop < count and self._stop(stop) - start <= _CHUNK:
-                stop += 1
-            chunk = self._fetch(start, self._stop(stop - 1) - start)
-            for record in range(at, stop):
-                yield self._split(chunk[self._offsets[record] - start : self._stop(record) - start])
-            at = stop
+        """Every (domain, blob) as published, in ascending order; raises DamagedState at the first damaged one."""
+        return self.rules.blobs()
 
     def blob(self, domain: bytes) -> bytes | None:
-        """The blob of one domain, or None; raises DamagedState where it cannot be read."""
-        at = bisect_left(range(len(self._offsets)), domain, key=self._domain)
-        if at == len(self._offsets) or self._domain(at) != domain:
-            return None
-        return self._split(self._fetch(self._offsets[at], self._stop(at) - self._offsets[at]))[1]
+        """The published blob of one domain, or None; raises DamagedState where it cannot be read."""
+        return self.rules.blob(domain)
 
-    def _stop(self, record: int) -> int:
-        return self._offsets[record + 1] if record + 1 < len(self._offsets) else self._end
+    def check(self) -> None:
+        """Raises DamagedState unless every record of every file is sound."""
+        for rules in (self.rules, self.live, self.base, self.held, self.bare):
+            if rules is not None:
+                rules.check()
 
-    def _domain(self, record: int) -> bytes:
-        start = self._offsets[record]
-        size = min(self._stop(record) - start, 512)
-        head = self._fetch(start, size)
-        length = _RECORD.unpack_from(head)[0] if size >= _RECORD.size else 0
-        if _RECORD.size + length > size:
-            head = self._fetch(start, self._stop(record) - start)
-        return head[_RECORD.size : _RECORD.size + length]
 
-    def _split(self, record: bytes) -> tuple[bytes, bytes]:
-        if len(record) >= _RECORD.size:
-            domain, blob, check = _RECORD.unpack_from(record)
-            body = record[_RECORD.size :]
-            if domain + blob == len(body) and crc32(body, crc32(_LENGTHS.pack(domain, blob))) == check:
-                return body[:domain], body[domain:]
-        raise self._damaged("a record is damaged")
+class Orders:
+    """What a generation that need not be whole says of holds and of a rollback; None for what cannot be read."""
 
-    def _read_index(self) -> tuple[array[int], int]:
+    def __init__(self, directory: int, number: int) -> None:
+        """Open what is left of generation `number` below `directory`; raises DamagedState without its meta.json."""
+        self.meta = read_meta(directory, number)
+        self.base, self.held, self.bare = (_sound(directory, number, name) for name in (BASE, HELD, BARE))
+
+    def close(self) -> None:
+        """Give the descriptors back; harmless when done twice."""
+        for rules in (self.base, self.held, self.bare):
+            if rules is not None:
+                rules.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _sound(directory: int, number: int, name: bytes) -> RulesFile | None:
+    """A file of rules without any damage, or None."""
+    with suppress(DamagedState):
+        rules = RulesFile(directory, b"%d/%s" % (number, name), "")
         try:
-            size = os.fstat(self._descriptor).st_size
-        except OSError as error:
-            raise self._damaged(why(error)) from error
-        magic = self._fetch(0, min(len(_MAGIC), size))
-        if magic != _MAGIC:
-            raise self._damaged("its rules are of another version, or damaged")
-        last = size - _TRAILER.size
-        if last < len(_MAGIC):
-            raise self._damaged("its rules were cut")
-        trailer = self._fetch(last, _TRAILER.size)
-        count, start, check, end = _TRAILER.unpack(trailer)
-        if end != _END or start < len(_MAGIC) or start + count * 8 != last:
-            raise self._damaged("its rules were cut")
-        index = self._fetch(start, count * 8)
-        if crc32(trailer[:16], crc32(index)) != check:
-            raise self._damaged("its index is damaged")
-        return _little(array("Q", index)), start
-
-    def _fetch(self, start: int, size: int) -> bytes:
-        parts: list[bytes] = []
-        try:
-            while size > 0:
-                part = os.pread(self._descriptor, size, start)
-                if not part:
-                    raise self._damaged("its rules were cut")
-                parts.append(part)
-                start += len(part)
-                size -= len(part)
-        except (OSError, OverflowError) as error:
-            raise self._damaged(f"cannot read: {error}") from error
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def _damaged(self, words: str) -> DamagedState:
-        return DamagedState(f"generation {self.number}: {words}")
+            rules.check()
+        except DamagedState:
+            rules.close()
+            raise
+        return rules
+    return None
 
 
-class RulesWriter:
-    """Writes the `rules` of a generation to a descriptor, which stays the caller's; errors are OSErrors."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._parts: list[bytes] = [_MAGIC]
-        self._waiting = self._size = len(_MAGIC)
-        self._offsets: array[int] = array("Q")
-        self._last: bytes | None = None
-
-    def add(self, domain: bytes, blob: bytes) -> None:
-        """Append a domain, which must be greater than the one before (ValueError)."""
-        if self._last is not None and domain <= self._last:
-            raise ValueError("domains must be added in ascending order")
-        self._last = domain
-        lengths = _LENGTHS.pack(len(domain), len(blob))
-        check = crc32(blob, crc32(domain, crc32(lengths)))
-        self._offsets.append(self._size)
-        self._put(_RECORD.pack(len(domain), len(blob), check), domain, blob)
-
-    def finish(self) -> None:
-        """The stream is whole and on disk."""
-        start = self._size
-        index = _little(self._offsets).tobytes()
-        numbers = struct.pack("<QQ", len(self._offsets), start)
-        self._put(index, _TRAILER.pack(len(self._offsets), start, crc32(numbers, crc32(index)), _END))
-        self._flush()
-        os.fsync(self._descriptor)
-
-    def _put(self, *parts: bytes) -> None:
-        size = sum(map(len, parts))
-        self._parts += parts
-        self._size += size
-        self._waiting += size
-        if self._waiting >= _CHUNK:
-            self._flush()
-
-    def _flush(self) -> None:
-        data, self._parts, self._waiting = b"".join(self._parts), [], 0
-        write_all(self._descriptor, data)
+class _Version(msgspec.Struct):
+    format: int
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """All of `data` is written, short writes or not; errors are OSErrors."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def _little(numbers: array[int]) -> array[int]:
-    if sys.byteorder == "big":
-        numbers = numbers[:]
-        numbers.byteswap()
-    return numbers
-
-
-def _read_meta(directory: int, number: int) -> Meta:
-    descriptor = above_standard(os.open(b"%d/%s" % (number, META), _READ, dir_fd=directory))
-    try:
-        if os.fstat(descriptor).st_size > _META_LIMIT:
-            raise DamagedState(f"generation {number}: its meta.json is too large")
-        data = bytearray()
-        while part := os.read(descriptor, _CHUNK):
-            data += part
-    finally:
-        drop(descriptor)
+def read_meta(directory: int, number: int) -> Meta:
+    """What is known of generation `number`; raises DamagedState where that cannot be read, or is another version's."""
+    data = _meta_bytes(directory, number)
     try:
         # The version first: the fields of another one may be of other types.
         version = msgspec.json.decode(data, type=_Version).format
@@ -270,8 +190,20 @@ def _read_meta(directory: int, number: int) -> Meta:
     return meta
 
 
-class _Version(msgspec.Struct):
-    format: int
+def _meta_bytes(directory: int, number: int) -> bytearray:
+    data = bytearray()
+    try:
+        descriptor = above_standard(os.open(b"%d/%s" % (number, META), READ, dir_fd=directory))
+        try:
+            if os.fstat(descriptor).st_size > _META_LIMIT:
+                raise DamagedState(f"generation {number}: its meta.json is too large")
+            while part := os.read(descriptor, CHUNK):
+                data += part
+        finally:
+            drop(descriptor)
+    except OSError as error:
+        raise DamagedState(f"generation {number}: cannot read: {why(error)}") from error
+    return data
 
 
 def _digest_now(path: bytes) -> str:

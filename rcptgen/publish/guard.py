@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table, combine
 
@@ -60,8 +61,13 @@ def compare(old: Table, new: Table) -> Change:
     """What `new` changes for the addresses of `old`, by effect: a name that a wildcard still covers is not lost."""
     lost, sample = _missing(old, new)
     gained, _ = _missing(new, old)
-    opens = _whole(new) and not _whole(old)
-    return Change(accepted_rules(old), accepted_rules(new), gained, lost, tuple(sample), opens, _whole(old))
+    rules = (accepted_rules(old), accepted_rules(new))
+    return Change(*rules, gained, lost, tuple(sample), opens(old, new), _whole(old))
+
+
+def opens(old: Table, new: Table) -> bool:
+    """Whether a domain becomes a catch-all."""
+    return _whole(new) and not _whole(old)
 
 
 def _missing(one: Table, other: Table) -> tuple[int, list[bytes]]:
@@ -91,19 +97,48 @@ def _whole(table: Table) -> bool:
     return base is not None and base.accepted
 
 
+def _either(one: Outcome | None, other: Outcome | None) -> Outcome | None:
+    if one is not None and one.accepted:
+        return one
+    return other if other is not None and other.accepted else one or other
+
+
 def union(new: Table, old: Table) -> Table:
-    """The table that accepts what either does: additions are taken, removals held."""
+    """The table that accepts what either does: additions are taken, removals held.
 
-    def choose(one: Outcome | None, other: Outcome | None) -> Outcome | None:
-        if one is not None and one.accepted:
-            return one
-        return other if other is not None and other.accepted else one or other
+    A million names that one table or both accept are not looked at one by one.
+    """
+    prefixes = combine(Table({}, new.prefixes), Table({}, old.prefixes), _either).prefixes
+    parts: dict[Outcome, list[Names]] = {o: [names] for o, names in new.groups.items() if o.accepted}
+    have = [names for some in parts.values() for names in some]
+    for outcome, names in old.groups.items():
+        if outcome.accepted and (rest := names.less(have)):
+            parts.setdefault(outcome, []).append(rest)
+    refused: dict[bytes, Outcome] = {}
+    for one, other in ((new, old), (old, new)):
+        for outcome, names in one.groups.items():
+            for name in names if not outcome.accepted else ():
+                exactly = other.exactly(name)
+                chosen = _either(new.match(name), old.match(name))
+                if chosen is not None and not (exactly is not None and exactly.accepted):
+                    refused[name] = chosen
+    for outcome, names in Table(refused, {}).groups.items():
+        parts.setdefault(outcome, []).append(names)
+    return Table.of_groups({outcome: Names.union(some) for outcome, some in parts.items()}, prefixes)
 
-    return combine(new, old, choose)
+
+def both(one: Table, other: Table) -> Table:
+    """The table that accepts what either table alone would accept as well."""
+
+    def choose(left: Outcome | None, right: Outcome | None) -> Outcome | None:
+        if left is not None and not left.accepted:
+            return left
+        return left if right is not None and right.accepted else right
+
+    return combine(one, other, choose)
 
 
 def closed(new: Table, old: Table) -> Table:
     """`new` without its catch-all, and with what `old` accepts: for a domain that must not open unasked."""
     base = Outcome(Verdict.BOUNCE, Kind.NO_MAILBOX, "the new catch-all is held")
-    exact = {name: outcome.at(name) for name, outcome in new.exact()}
-    return union(Table(exact, {**new.prefixes, b"": replace(base)}), old)
+    return union(Table.of_groups(new.groups, {**new.prefixes, b"": base}), old)

@@ -1,7 +1,7 @@
 """The state directory: what was published, kept so that the next run and a bad day can use it.
 
     current                  the number of the generation that was published last
-    generations/N/rules      the rules of every domain, as blobs
+    generations/N/rules      the rules of every domain, as blobs (and others beside them, see generation)
     generations/N/meta.json  what is known about them
 
 The order of a publication: generation N is written and synced; the outputs are renamed and
@@ -24,8 +24,9 @@ from contextlib import suppress
 from typing import Self
 
 from rcptgen.errors import ConfigurationError, PublishFailed
-from rcptgen.publish.generation import META, DamagedState, Generation, Meta, path_key, write_all
+from rcptgen.publish.generation import META, SAME, Generation, Meta, Orders, path_key
 from rcptgen.publish.paths import above_standard, drop, open_directory, ours, reach, shown, why, writable_by_others
+from rcptgen.publish.rulesfile import DamagedState, write_all
 from rcptgen.publish.writer import GenerationWriter, create, make_directory, remove_generation
 
 __all__ = ["DamagedState", "Generation", "GenerationWriter", "Meta", "State", "path_key"]
@@ -112,6 +113,31 @@ class State:
                 f"{shown(self.path)}: the published files are not those of generation {named}; the state is not used"
             )
         return None
+
+    def standing(self) -> Generation | None:
+        """The generation of the files that are published now; where they are of none, the one published last.
+
+        In the second case a warning says so.  Nothing is changed, and no lock is wanted.
+        """
+        named = self.current()
+        if named is None or not named.meta.digests or named.matches(named.paths):
+            return named
+        found = self.current(named.paths)
+        self._recovered = None
+        if found is None:
+            return named
+        named.close()
+        return found
+
+    def orders(self) -> Orders | None:
+        """What the generation that was published last says of holds and of a rollback, be it damaged otherwise."""
+        named = self._named()
+        if named is None:
+            return None
+        try:
+            return Orders(self._generations, named)
+        except DamagedState:
+            return None
 
     def generation(self, number: int) -> Generation | None:
         """Generation `number`, or None with a warning where it cannot be used."""
@@ -212,20 +238,25 @@ class State:
     def _prune(self, named: int | None) -> None:
         """Remove generations that are not whole, that were never accepted, or that are too old; never `named`.
 
-        Without a name nobody knows which were accepted: the history is then worth more than tidiness.
+        Of those that only know more of the same published files the last one is kept, and not
+        counted.  Without a name nobody knows which were accepted: the history is then worth
+        more than tidiness.
         """
-        kept: list[int] = []
+        kept = 0
+        refreshed = False
         for number in reversed(self._numbers()):
-            accepted = named is None or number < named
-            whole = number == named or (accepted and len(kept) < self._keep and self._has_meta(number))
-            if whole:
-                kept.append(number)
+            accepted = named is None or number <= named
+            whole = accepted and kept < self._keep and self._has(number, META)
+            same = self._has(number, SAME)
+            if number == named or (whole and not (same and refreshed)):
+                kept += not same
+                refreshed = same
             else:
                 remove_generation(self._generations, number)
 
-    def _has_meta(self, number: int) -> bool:
+    def _has(self, number: int, name: bytes) -> bool:
         try:
-            os.stat(b"%d/%s" % (number, META), dir_fd=self._generations, follow_symlinks=False)
+            os.stat(b"%d/%s" % (number, name), dir_fd=self._generations, follow_symlinks=False)
         except OSError:
             return False
         return True

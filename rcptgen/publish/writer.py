@@ -9,8 +9,9 @@ from typing import Self
 
 import msgspec
 
-from rcptgen.publish.generation import META, RULES, Meta, RulesWriter, write_all
+from rcptgen.publish.generation import BARE, META, RULES, SAME, SIDES, Meta
 from rcptgen.publish.paths import above_standard, drop, why
+from rcptgen.publish.rulesfile import RulesWriter, write_all
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -32,14 +33,20 @@ class GenerationWriter:
         self.accepted = False
         self._directory = directory
         self._name = b"%d" % number
-        self._descriptor = -1
+        self._files: dict[bytes, tuple[int, RulesWriter]] = {}
         if failure is None:
             try:
                 make_directory(self._name, directory)
-                self._descriptor = create(self._name + b"/" + RULES, directory)
+                self._file(RULES)
             except OSError as error:
                 self._fail(error)
-        self._rules = RulesWriter(self._descriptor)
+
+    def _file(self, name: bytes) -> RulesWriter:
+        """The writer of one file of rules, which is made when it is first wanted."""
+        if name not in self._files:
+            descriptor = create(self._name + b"/" + name, self._directory)
+            self._files[name] = descriptor, RulesWriter(descriptor)
+        return self._files[name][1]
 
     def __enter__(self) -> Self:
         return self
@@ -48,11 +55,24 @@ class GenerationWriter:
         if not self.finished:
             self.abandon()
 
-    def add(self, domain: bytes, blob: bytes) -> None:
-        """Append the rules of one domain; ValueError unless it is greater than the one before."""
+    def add(self, domain: bytes, blob: bytes, **sides: bytes | None) -> None:
+        """Append the rules of one domain, and to the side files what `sides` gives by their names.
+
+        ValueError unless the domain is greater than the one before in the same file.
+        """
+        self._add(RULES, domain, blob)
+        for name, side in sides.items():
+            if side is not None:
+                self._add(name.encode(), domain, side)
+
+    def add_bare(self, key: bytes, blob: bytes) -> None:
+        """Append to what is accepted without a domain; the keys ascend like domains."""
+        self._add(BARE, key, blob)
+
+    def _add(self, name: bytes, domain: bytes, blob: bytes) -> None:
         if self.failure is None and not self.finished:
             try:
-                self._rules.add(domain, blob)
+                self._file(name).add(domain, blob)
             except (OSError, struct.error, MemoryError) as error:
                 self._fail(error)
 
@@ -61,8 +81,12 @@ class GenerationWriter:
         if self.failure is not None or self.finished:
             return
         try:
-            self._rules.finish()
-            data = msgspec.json.encode(msgspec.structs.replace(meta, number=self.number))
+            for _, rules in self._files.values():
+                rules.finish()
+            sides = [name.decode() for name in SIDES if name in self._files]
+            data = msgspec.json.encode(msgspec.structs.replace(meta, number=self.number, sides=sides))
+            if meta.same:
+                drop(create(self._name + b"/" + SAME, self._directory))
             descriptor = create(self._name + b"/" + META, self._directory)
             try:
                 write_all(descriptor, data + b"\n")
@@ -91,9 +115,8 @@ class GenerationWriter:
             remove_generation(self._directory, self.number)
 
     def _close(self) -> None:
-        if self._descriptor >= 0:
-            descriptor, self._descriptor = self._descriptor, -1
-            drop(descriptor)
+        while self._files:
+            drop(self._files.popitem()[1][0])
 
 
 def make_directory(name: bytes, parent: int) -> None:
@@ -119,7 +142,7 @@ def sync(name: bytes, directory: int) -> None:
 def remove_generation(directory: int, number: int) -> None:
     """Remove a generation as far as possible, its meta.json first: what is left of it then never looks whole."""
     name = b"%d" % number
-    for part in (META, RULES):
+    for part in (META, RULES, SAME, *SIDES):
         with suppress(OSError):
             os.unlink(name + b"/" + part, dir_fd=directory)
     with suppress(OSError):

@@ -205,6 +205,14 @@ class Names:
                 yield name
         yield from (name for name in self._odd if not any(name in other.odd for other in others))
 
+    def less(self, others: Sequence[Names]) -> Names:
+        """These names but for those that one of `others` has."""
+        rest = self.minus(others)
+        parts = []
+        while some := list(islice(rest, STRETCH)):
+            parts.append(Names(some))
+        return Names.union(parts) if parts else Names(())
+
     def below(self, beginning: bytes) -> Names:
         """These names with `beginning` put in front of each."""
         if not beginning:

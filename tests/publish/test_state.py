@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from rcptgen.errors import ConfigurationError
 from rcptgen.publish.files import Publication
+from rcptgen.publish.history import Rollback, Who
 from rcptgen.publish.state import DamagedState, Generation, GenerationWriter, Meta, State, path_key
 
 BLOBS = [(b"a.example", b"first"), (b"b.example", b""), (b"c.example", bytes(range(256)) * 9)]
@@ -436,3 +437,139 @@ def test_meta_that_cannot_be_written_is_a_warning(state: State) -> None:
     writer = _write(state, BLOBS, Meta(time=1, notes={"x": "\udcff"}))
     assert state.accept(writer) is not None
     assert state.generations() == []
+
+
+def test_refreshes_are_not_counted(tmp_path: Path) -> None:
+    """Generations that only know more of the same files: the last one of a row stays, the others go."""
+    with State.open(os.fsencode(tmp_path / "state"), keep=2) as state:
+        for same in (False, True, True, False, True, True, True):
+            _keep(state, BLOBS, Meta(time=1, same=same))
+        assert state.generations() == [1, 3, 4, 7]
+        _keep(state, BLOBS, Meta(time=1))
+        assert state.generations() == [4, 7, 8]
+
+
+def test_what_cannot_be_read_just_now_is_not_removed(state: State, tmp_path: Path) -> None:
+    _keep(state, BLOBS, _meta())
+    _keep(state, BLOBS, _meta())
+    (tmp_path / "state" / "generations" / "1" / "meta.json").write_bytes(b"damaged")
+    _keep(state, BLOBS, _meta())
+    assert state.generations() == [1, 2, 3]
+
+
+# --- Side files ----------------------------------------------------------------------------------
+
+
+def _sided(state: State) -> int:
+    with state.begin() as writer:
+        writer.add(b"a.example", b"all", live=b"part", base=b"old")
+        writer.add(b"b.example", b"all", live=b"part", held=b"asked")
+        writer.add_bare(b"published", b"names")
+        writer.finish(Meta(time=1, rollback=Rollback(number=1, time=1, since=2, by=Who(uid=0))))
+        assert state.accept(writer) is None
+    return writer.number
+
+
+def test_side_files(state: State) -> None:
+    _sided(state)
+    with _current(state) as generation:
+        found = {
+            name: None if rules is None else list(rules.blobs())
+            for name, rules in (
+                ("live", generation.live),
+                ("base", generation.base),
+                ("held", generation.held),
+                ("bare", generation.bare),
+            )
+        }
+        assert found == {
+            "live": [(b"a.example", b"part"), (b"b.example", b"part")],
+            "base": [(b"a.example", b"old")],
+            "held": [(b"b.example", b"asked")],
+            "bare": [(b"published", b"names")],
+        }
+        assert generation.meta.rollback is not None
+        assert generation.meta.rollback.by == Who(uid=0)
+        generation.check()
+    _keep(state, BLOBS, _meta())
+    with _current(state) as generation:
+        assert (generation.live, generation.base, generation.held, generation.bare) == (None,) * 4
+
+
+def test_side_files_go_with_their_generation(tmp_path: Path) -> None:
+    with State.open(os.fsencode(tmp_path / "state"), keep=2) as state:
+        _sided(state)
+        for _ in range(2):
+            _keep(state, BLOBS, _meta())
+        assert sorted(os.listdir(tmp_path / "state" / "generations")) == ["2", "3"]
+        with state.begin() as writer:
+            writer.add(b"d", b"", held=b"x")
+        assert state.generations() == [2, 3]
+
+
+@pytest.mark.parametrize("name", ["rules", "live", "base", "held", "bare"])
+@pytest.mark.parametrize("change", ["cut", "flipped", "gone"])
+def test_damaged_side_files_are_found_and_orders_survive(state: State, tmp_path: Path, name: str, change: str) -> None:
+    _sided(state)
+    path = tmp_path / "state" / "generations" / "1" / name
+    data = bytearray(path.read_bytes())
+    if change == "gone":
+        path.unlink()
+    else:
+        data[40] ^= 1
+        path.write_bytes(data if change == "flipped" else data[:-1])
+    generation = state.current()
+    if generation is not None:
+        with generation, pytest.raises(DamagedState):
+            generation.check()
+    orders = state.orders()
+    assert orders is not None
+    with orders:
+        assert orders.meta.rollback is not None
+        whole = {one: getattr(orders, one) is not None for one in ("base", "held", "bare")}
+        assert whole == {one: one != name for one in whole}
+
+
+def test_orders_of_nothing(state: State, tmp_path: Path) -> None:
+    assert state.orders() is None
+    _keep(state, BLOBS, _meta())
+    (tmp_path / "state" / "generations" / "1" / "meta.json").write_bytes(b"{")
+    assert state.orders() is None
+
+
+def test_meta_of_an_earlier_version(state: State, tmp_path: Path) -> None:
+    """What it did not write yet has its default."""
+    _keep(state, BLOBS, _meta())
+    text = b'{"format":1,"number":1,"time":1.5,"reason":"compile","digests":{},"held":{"a.example":12.5}}'
+    (tmp_path / "state" / "generations" / "1" / "meta.json").write_bytes(text)
+    with _current(state) as generation:
+        meta = generation.meta
+        assert (meta.held, meta.holds, meta.rollback, meta.by, meta.same) == (
+            {"a.example": 12.5},
+            [],
+            None,
+            None,
+            False,
+        )
+        assert list(generation.blobs()) == BLOBS
+
+
+# --- What stands ---------------------------------------------------------------------------------
+
+
+def test_standing_is_what_the_files_are(state: State, tmp_path: Path) -> None:
+    assert state.standing() is None
+    target = tmp_path / "v"
+    _publish(target, b"one")
+    _keep(state, [(b"d", b"one")], _meta_of(b"one", target))
+    _write(state, [(b"d", b"two")], _meta_of(b"two", target))
+    for content, number, warned in ((b"one", 1, False), (b"two", 2, False), (b"three", 1, True)):
+        _publish(target, content)
+        with State.open(state.path) as later:
+            standing = later.standing()
+            assert standing is not None
+            with standing:
+                assert standing.number == number
+            assert bool(later.warnings) == warned
+            # Looking changes nothing.
+            assert later.generations() == [1, 2]

@@ -160,3 +160,25 @@ def test_a_new_catch_all_opens_a_domain_once() -> None:
 )
 def test_what_is_suspicious(before: int, lost: int, after: int, why: str) -> None:
     assert Change(before, after, 0, lost, (), False).suspicious(Limits()) == why
+
+
+@given(tables, tables)
+def test_both_accepts_what_either_would_accept_as_well(one: Table, other: Table) -> None:
+    found = guard.both(one, other)
+    for name in around(one, other):
+        assert accepts(found, name) == (accepts(one, name) and accepts(other, name)), name
+
+
+@given(tables, tables)
+def test_union_tells_what_the_new_table_says_first(new: Table, old: Table) -> None:
+    """The kinds are those of the new table where that accepts, else of the old one."""
+    found = guard.union(new, old)
+    for rule in found.rules():
+        if rule.prefix:
+            continue
+        told = found.match(rule.name)
+        mine, theirs = new.match(rule.name), old.match(rule.name)
+        assert told in (mine, theirs)
+        if new.exactly(rule.name) is not None and accepts(new, rule.name):
+            assert told == mine
+    assert pack(guard.union(new, new)) == pack(new)

@@ -1,0 +1,421 @@
+"""From the rules of domains to published files: staged, proved, renamed together, and remembered.
+
+What a compile and a rollback have in common: they differ in where the rules come from.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from heapq import merge, nlargest
+from itertools import groupby
+from operator import attrgetter, itemgetter
+from typing import Any
+
+from rcptgen.config import Config
+from rcptgen.errors import PublishFailed
+from rcptgen.memory import BARE, BARE_OF_BASE, Memory
+from rcptgen.publish import guard
+from rcptgen.publish.files import Publication, PublishedUnsynced
+from rcptgen.publish.generation import Meta, path_key
+from rcptgen.publish.history import MOST_AFFECTED, Changes, DomainChange, Rollback
+from rcptgen.publish.packed import pack, unpack
+from rcptgen.publish.staged import Staged
+from rcptgen.publish.state import State
+from rcptgen.publish.writer import GenerationWriter
+from rcptgen.request import MOST_LISTED, Outcomes, Output, Request, Result
+from rcptgen.rules.compare import What, changes, summary
+from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.table import Table
+from rcptgen.targets.base import Reader, Target, Unsayable, Writer
+from rcptgen.targets.witness import UNKNOWN, Proof, Wrong
+
+POSTMASTER = b"postmaster"
+_EMPTY = Table({}, {})
+_ACCEPTED = Outcome(Verdict.DELIVER, Kind.UNKNOWN, "accepted without a domain")
+
+
+@dataclass(slots=True)
+class Job:
+    """What is published: the request, its targets, what was published last, and the result on its way."""
+
+    config: Config
+    request: Request
+    now: float
+    targets: list[Target]
+    state: State | None
+    memory: Memory
+    result: Result
+
+    @property
+    def rollback(self) -> Rollback | None:
+        """The rollback that is in force for this run."""
+        return None if self.request.resume else self.memory.rollback
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the publication changes, against the one before."""
+
+    gained: int = 0
+    lost: int = 0
+    changed: int = 0
+    domains: int = 0
+    _most: list[DomainChange] = field(default_factory=list)
+
+    def add(self, domain: bytes, old: Table, new: Table) -> None:
+        """Counts one domain."""
+        name = domain.decode("latin-1")
+        if (not len(old) or not len(new)) and not (_wild(old) or _wild(new)):
+            # A million names that are all new are not looked at one by one.
+            gained, lost = guard.accepted_rules(new), guard.accepted_rules(old)
+            one = DomainChange(domain=name, gained=gained, lost=lost)
+        else:
+            found = summary(changes(old, new))
+            gained, lost = found.count(What.GAINED), found.count(What.LOST)
+            one = DomainChange(domain=name, gained=gained, lost=lost, changed=found.count(What.CHANGED))
+        if one.gained or one.lost or one.changed:
+            self.gained += one.gained
+            self.lost += one.lost
+            self.changed += one.changed
+            self.domains += 1
+            self._most.append(one)
+            if len(self._most) > 2 * MOST_AFFECTED:
+                self._most = self.most()
+
+    def most(self) -> list[DomainChange]:
+        """The domains that change most; of equal ones the first."""
+        return nlargest(MOST_AFFECTED, self._most, key=lambda one: one.gained + one.lost + one.changed)
+
+    def changes(self) -> Changes:
+        """All of it, of bounded size."""
+        return Changes(gained=self.gained, lost=self.lost, changed=self.changed, domains=self.domains, most=self.most())
+
+
+def _wild(table: Table) -> bool:
+    """Whether `table` accepts more than single names."""
+    return any(outcome.accepted for outcome in table.prefixes.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Blobs:
+    """The packed tables of one domain: empty where there is none."""
+
+    live: bytes = b""
+    base: bytes = b""
+    published: bytes = b""
+
+
+class Build:
+    """Every output of a job on its way, and the generation that will remember it."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.publication = Publication()
+        self.generation: GenerationWriter | None = None
+        self.outputs = [Outcomes(one) for one in job.request.outputs]
+        self.tally = Tally()
+        self.kinds: Counter[str] = Counter()
+        self.domains = self.accepted = 0
+        self._staged: list[Staged] = []
+        self._committing = False
+        self._scratch: list[int] = []
+        self._descriptors: list[int] = []
+        self._writers: list[Writer] = []
+        self._proof = Proof(full=job.request.full)
+
+    def close(self) -> None:
+        """Removes whatever was not committed."""
+        self.publication.close()
+        for descriptor in self._scratch:
+            os.close(descriptor)
+        self._scratch = []
+        # Once the renames have begun, the files may be those of this generation: the next run finds out.
+        if self.generation is not None and not self.generation.accepted and not self._committing:
+            self.generation.abandon()
+
+    def open(self) -> None:
+        """Every output has a file that can be written to, without a name or beside its target."""
+        job = self.job
+        for one, target in zip(job.request.outputs, job.targets, strict=True):
+            descriptor = self._without_name() if job.request.dry_run else self._stage(one)
+            self._descriptors.append(descriptor)
+            self._writers.append(target.writer(descriptor))
+        if job.state is not None and not job.request.dry_run:
+            self.generation = job.state.begin()
+
+    def _stage(self, one: Output) -> int:
+        self._staged.append(self.publication.stage(one.path, one.mode))
+        return self._staged[-1].fileno()
+
+    def _without_name(self) -> int:
+        """A file without a name: a dry run needs no right to write anywhere."""
+        descriptor = os.memfd_create("rcptgen-dry-run", os.MFD_CLOEXEC)
+        self._scratch.append(descriptor)
+        return descriptor
+
+    # -- the rules ----------------------------------------------------------------------------
+
+    def emit(self, domain: bytes, live: Table | None, blob: bytes, old: Blobs, held: bytes | None = None) -> None:
+        """Takes one domain in ascending order: `live` is what it is to be, `blob` the same packed.
+
+        While a rollback is in force, what it went back to is accepted as well.  `held` is what
+        a person may approve.  A domain that is in no way published any more is only counted.
+        """
+        rolled = self.job.rollback is not None
+        table = live
+        published = blob
+        if rolled and old.base:
+            base = unpack(old.base)
+            table = base if live is None else guard.union(live, base)
+            published = old.base if live is None else pack(table)
+        if published != old.published:
+            self.tally.add(domain, unpack(old.published) if old.published else _EMPTY, table or _EMPTY)
+        if self.generation is not None and table is not None:
+            sides = {"live": blob or None, "base": old.base or None} if rolled else {}
+            self.generation.add(domain, published, held=held, **sides)
+        if table is not None:
+            self._write(domain, table)
+
+    def _write(self, domain: bytes, table: Table) -> None:
+        self._proof.add(domain, table)
+        self.domains += 1
+        for target, writer, outcomes in zip(self.job.targets, self._writers, self.outputs, strict=True):
+            lowered = target.lower(domain, table)
+            for keys, value in lowered.batches:
+                writer.put(keys, value)
+            outcomes.widened_count += len(lowered.widened)
+            outcomes.unsayable_count += len(lowered.unsayable)
+            if len(outcomes.widened) < MOST_LISTED:
+                outcomes.widened += lowered.widened
+            if len(outcomes.unsayable) < MOST_LISTED:
+                outcomes.unsayable += lowered.unsayable
+            outcomes.exact += lowered.exact
+            outcomes.wildcards += lowered.wildcards
+            outcomes.refusals += lowered.refusals
+        for outcome, names in table.groups.items():
+            if outcome.accepted:
+                self.kinds[outcome.kind.value] += len(names)
+        self.kinds.update(outcome.kind.value for outcome in table.prefixes.values() if outcome.accepted)
+        self.accepted = self.kinds.total()
+
+    def unsayable(self, one: Unsayable) -> None:
+        """Counts a rule that no output can say."""
+        for outcomes in self.outputs:
+            outcomes.unsayable_count += 1
+            if len(outcomes.unsayable) < MOST_LISTED:
+                outcomes.unsayable.append(one)
+
+    def bare(self, names: frozenset[bytes]) -> None:
+        """Takes the addresses without a domain, postmaster aside; after all domains."""
+        job = self.job
+        base = job.memory.base_bare if job.rollback is not None else frozenset()
+        names = names | base
+        if self.generation is not None:
+            for key, some in ((BARE_OF_BASE, base), (BARE, names)):
+                if some:
+                    self.generation.add_bare(key, pack(Table(dict.fromkeys(some, _ACCEPTED), {})))
+        names |= {POSTMASTER}
+        for target, writer, outcomes in zip(self.job.targets, self._writers, self.outputs, strict=True):
+            keys, value = target.bare(names)
+            writer.put(keys, value)
+            outcomes.exact += len(keys)
+
+    def written(self) -> None:
+        """Every output is complete."""
+        for outcomes, writer in zip(self.outputs, self._writers, strict=True):
+            outcomes.records = writer.finish()
+
+    def report(self) -> None:
+        """The result has what is known before anything is published."""
+        job, result = self.job, self.job.result
+        result.outputs = self.outputs
+        result.domains = self.domains
+        result.changes = self.tally.changes()
+        result.gained, result.lost = self.tally.gained, self.tally.lost
+        result.rollback = job.rollback
+        result.warnings += self.publication.warnings
+        if job.state is not None:
+            result.warnings += dict.fromkeys(job.state.warnings)
+
+    # -- proof --------------------------------------------------------------------------------
+
+    def _readers(self) -> Iterator[tuple[Outcomes, Reader]]:
+        """Every new file as its consumer will read it."""
+        for target, descriptor, outcomes in zip(self.job.targets, self._descriptors, self.outputs, strict=True):
+            reader = target.open(descriptor)
+            try:
+                yield outcomes, reader
+            finally:
+                reader.close()
+
+    def prove(self) -> None:
+        """Raises PublishFailed where a new file answers otherwise than the rules, or than the canaries want."""
+        self.job.result.witnesses = len(self._proof)
+        for outcomes, reader in self._readers():
+            refused, accepted = self._proof.check(reader)
+            self._agree(outcomes, refused, "refuses {} addresses that are accepted")
+            self._agree(outcomes, _unexplained(accepted, outcomes), "accepts {} addresses without saying so")
+        if not self.job.request.force:
+            self._canaries()
+
+    def _agree(self, outcomes: Outcomes, wrong: list[Wrong], words: str) -> None:
+        if wrong:
+            some = ", ".join(text_of(one.address) for one in wrong[:5])
+            raise PublishFailed(
+                f"{outcomes.output.target}: the new file {words.format(len(wrong))} "
+                f"({some}): this is a bug; nothing was published"
+            )
+
+    def _canaries(self) -> None:
+        """`[guard] must_accept` and `must_refuse`, asked of every new file as its consumer asks."""
+        wanted = self.job.config.guard
+        canaries = [(one, True) for one in wanted.must_accept] + [(one, False) for one in wanted.must_refuse]
+        wrong: dict[str, None] = {}
+        for _, reader in self._readers() if canaries else ():
+            for text, accepted in canaries:
+                if reader.answer(canary(text)).accepted == accepted:
+                    continue
+                if accepted:
+                    wrong[f"[guard] the new list refuses {text}"] = None
+                elif self._of_base(canary(text)):
+                    words = f"[guard] {text} is accepted because of the rollback, until resume"
+                    self.job.result.warnings.append(words)
+                else:
+                    wrong[f"[guard] the new list accepts {text}"] = None
+        if wrong:
+            raise PublishFailed("\n".join(f"{words}; nothing was published" for words in wrong))
+
+    def _of_base(self, address: bytes) -> bool:
+        """Whether a rollback that was ordered before accepts an address: then no later run may fail for it."""
+        job = self.job
+        if job.rollback is None or job.rollback.since == job.now:
+            return False
+        local, _, domain = address.lower().rpartition(b"@")
+        blob = job.memory.base.blob(domain)
+        found = unpack(blob).match(local) if blob is not None else None
+        return found is not None and found.accepted
+
+    # -- publishing ---------------------------------------------------------------------------
+
+    def publish(self, known: dict[str, Any], *, must_remember: bool = False) -> None:
+        """The files are in their places, and the next run builds on this generation.
+
+        `known` are the members of its Meta that only the caller knows.  With `must_remember` nothing is
+        published where the state cannot be kept.  Raises PublishFailed; PublishedUnsynced
+        where all is done, but a power cut may undo it.
+        """
+        job = self.job
+        for staged in self._staged:
+            staged.finish()
+        changed = any(not staged.unchanged() for staged in self._staged)
+        meta = self._meta(known, same=not changed)
+        if not (changed or must_remember) and self._says_nothing_new(meta):
+            self._forget()
+            return
+        if self.generation is not None:
+            self.generation.finish(meta)
+        if must_remember and (self.generation is None or self.generation.failure is not None):
+            why = self.generation.failure if self.generation is not None else "there is no state directory"
+            raise PublishFailed(f"{why}; nothing was published")
+        self._committing = True
+        unsynced = None
+        try:
+            done = self.publication.commit()
+        except PublishedUnsynced as error:
+            unsynced, done = error, error.published
+        for one, outcomes in zip(done, self.outputs, strict=True):
+            outcomes.published, outcomes.changed = True, one.changed
+        if self.generation is not None and job.state is not None:
+            self._remember(self.generation, job.state, must=must_remember)
+        if unsynced is not None:
+            raise unsynced
+
+    def _forget(self) -> None:
+        """All is as it was: the generation is not kept."""
+        for outcomes in self.outputs:
+            outcomes.published = True
+        self.job.result.generation = self.job.memory.number or 0
+        if self.generation is not None:
+            self.generation.abandon()
+        self.publication.close()
+
+    def _remember(self, generation: GenerationWriter, state: State, *, must: bool) -> None:
+        """Makes this generation the one that the next run builds on."""
+        warning = state.accept(generation)
+        if warning and must:
+            raise PublishFailed(f"the files are published, but this may be forgotten: {warning}")
+        if warning:
+            self.job.result.warnings.append(warning)
+        else:
+            self.job.result.generation = generation.number
+
+    def _says_nothing_new(self, meta: Meta) -> bool:
+        """Whether the state has nothing to learn from `meta`, the files being the same."""
+        memory = self.job.memory
+        return (
+            memory.number is not None
+            and memory.units == {unit.encode("latin-1") for unit in meta.units}
+            and memory.held == meta.held
+            and memory.holds == meta.holds
+            and memory.prepended == meta.prepended.get("mode", "")
+            and memory.rollback == meta.rollback
+        )
+
+    def _meta(self, known: dict[str, Any], *, same: bool) -> Meta:
+        job = self.job
+        outputs = zip(job.request.outputs, self._staged, strict=True)
+        first = self.outputs[0]
+        return Meta(
+            time=job.now,
+            reason=job.request.reason,
+            by=job.request.by,
+            same=same and job.request.by is None,
+            digests={path_key(one.path): staged.sha256 for one, staged in outputs},
+            counts={
+                "domains": self.domains,
+                "records": first.records,
+                "exact": first.exact,
+                "wildcards": first.wildcards,
+                "refusals": first.refusals,
+            },
+            kinds=dict(sorted(self.kinds.items())),
+            changes=self.tally.changes(),
+            rollback=job.rollback,
+            **known,
+        )
+
+
+def side_by_side(*streams: Iterator[tuple[bytes, Any]]) -> Iterator[tuple[bytes, list[Any]]]:
+    """Every key of the streams, which ascend, once; with it the value of each stream, None where it has none."""
+
+    def tagged(number: int, stream: Iterator[tuple[bytes, Any]]) -> Iterator[tuple[bytes, int, Any]]:
+        return ((key, number, value) for key, value in stream)
+
+    every = merge(*(tagged(number, stream) for number, stream in enumerate(streams)), key=itemgetter(0, 1))
+    for key, some in groupby(every, itemgetter(0)):
+        values: list[Any] = [None] * len(streams)
+        for _, number, value in some:
+            values[number] = value
+        yield key, values
+
+
+def canary(text: str) -> bytes:
+    """The address that is asked for a canary: `prefix-*@domain` stands for a name that nobody has thought of."""
+    local, at, domain = os.fsencode(text).rpartition(b"@")
+    return local.removesuffix(b"*") + UNKNOWN + at + domain if at and local.endswith(b"*") else os.fsencode(text)
+
+
+def _unexplained(accepted: list[Wrong], outcomes: Outcomes) -> list[Wrong]:
+    """The false acceptances under a key that the run does not report."""
+    if outcomes.widened_count > len(outcomes.widened):
+        return []
+    keys = set(map(attrgetter("key"), outcomes.widened))
+    return [one for one in accepted if one.key not in keys]
+
+
+def text_of(name: bytes) -> str:
+    """A name in a message."""
+    return name.decode("ascii", "backslashreplace")

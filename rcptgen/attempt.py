@@ -261,12 +261,8 @@ class Attempt:
         """Addresses without a domain: postmaster, and by option the exact names of envnoathost."""
         run = self.run
         host = run.host
-        names = {b"postmaster"}
-        domain = host.routing.envnoathost.lower()
-        rules = host.rules(domain)
-        if run.config.policy.envnoathost_names and rules.prepend is not None:
-            table, _ = rules.table()
-            names |= {name for name, outcome in table.exact() if name and outcome.accepted}
+        rules = host.rules(host.routing.envnoathost.lower())
+        names = self.policy.bare_names()
         for target, writer, outcomes in zip(run.targets, self.writers, self.outputs, strict=True):
             keys, value = target.bare(names)
             writer.put(keys, value)

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import merge
+from typing import Any
 
 from rcptgen.rules.names import STRETCH, Names
 from rcptgen.rules.outcome import Kind, Outcome
@@ -51,9 +52,6 @@ class Below:
 
 
 NOTHING = Below(Names(()))
-
-FEWER = 20
-"""So many times fewer names are looked up among the others, instead of walking both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +133,26 @@ class Summary:
         """How many names and wildcards are `what`."""
         return self.names[what] + self.wildcards[what]
 
+    def members(self) -> dict[str, Any]:
+        """The same as JSON takes it; kinds that are not known are left out."""
+
+        def one(what: What, kinds: Any) -> dict[str, Any]:
+            return {"addresses": self.names[what], "wildcards": self.wildcards[what], "kinds": kinds}
+
+        changed = [{"old": old, "new": new, "count": count} for (old, new), count in sorted(self.changed.items())]
+        return {
+            "gained": one(What.GAINED, _known(self.gained)),
+            "lost": one(What.LOST, _known(self.lost)),
+            "changed": one(What.CHANGED, changed),
+            "catch_alls": {"new": self.opened, "gone": self.closed},
+        }
+
     def __bool__(self) -> bool:
         return any(self.count(what) for what in (What.GAINED, What.LOST, What.CHANGED))
+
+
+def _known(kinds: Counter[Kind]) -> dict[str, int]:
+    return {kind.value: count for kind, count in sorted(kinds.items()) if kind is not Kind.UNKNOWN}
 
 
 def summary(found: Iterable[Change]) -> Summary:
@@ -339,7 +355,7 @@ class _Comparison:
         """Names that have a rule of their own before and after, as another kind."""
         before, after = _by_kind(self._had), _by_kind(self._have)
         pairs = ((one, other) for kind, one in before.items() for into, other in after.items() if into is not kind)
-        for name in merge(*(_common(one, other) for one, other in pairs)):
+        for name in merge(*(one.common(other) for one, other in pairs)):
             yield Change(What.CHANGED, name, False, _stands(self._had, name), _stands(self._have, name))
 
     def _still_refused(self, *, opened: bool) -> Iterator[Change]:
@@ -435,25 +451,6 @@ def _by_kind(parts: _Parts) -> dict[Kind, Names]:
         if outcome.kind is not Kind.UNKNOWN:
             found.setdefault(outcome.kind, []).append(names)
     return {kind: Names.union(some) for kind, some in found.items()}
-
-
-def _common(one: Names, other: Names) -> Iterator[bytes]:
-    """The names that both have."""
-    few, many = sorted((one, other), key=len)
-    if len(few) * FEWER < len(many):
-        return (name for name in few if name in many)
-    return _both(few, many)
-
-
-def _both(one: Names, other: Names) -> Iterator[bytes]:
-    theirs = other.ordinary()
-    there = next(theirs, None)
-    for name in one.ordinary():
-        while there is not None and there < name:
-            there = next(theirs, None)
-        if there == name:
-            yield name
-    yield from (name for name in one.odd if name in other)
 
 
 def _stands(parts: _Parts, name: bytes) -> Outcome:

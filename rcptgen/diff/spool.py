@@ -62,7 +62,10 @@ class Spool:
             self._file.close()
 
     def add(self, place: bytes, name: bytes, prefix: bool, outcome: Outcome) -> None:
-        """Takes one rule, whose outcome is one of `listed`.  Raises Shortage where the temporary file cannot be written."""
+        """Takes one rule, whose outcome is one of `listed`.
+
+        Raises Shortage where the temporary file cannot be written.
+        """
         where = self._prefixes if prefix else self._exact
         rules = where.get(place)
         if rules is None:

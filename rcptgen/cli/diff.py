@@ -70,15 +70,16 @@ def command(
     wanted = None if domain is None else os.fsencode(domain).lower()
     form: _Form = _Json(old, new, stat=stat) if as_lines else _Addresses() if addresses else _Text(ctx, stat=stat)
     places = differing = 0
-    whole = Summary()
+    whole, told = Summary(), False
     _say(form.head())
     for place in compare(before, after, wanted):
-        places += 1
+        places += place.place != NOWHERE
+        told = True
         counted = Summary()
         _say(form.place(place, counted))
         differing += bool(counted)
         whole.include(counted)
-    if wanted is not None and not places:
+    if wanted is not None and not told:
         raise UsageTrouble(f"{shown(wanted)} is in neither of the two")
     _say(form.foot(whole, places, differing))
     if not given.quiet and not stat and not as_lines:

@@ -77,7 +77,7 @@ def command(
         told = True
         counted = Summary()
         _say(form.place(place, counted))
-        differing += bool(counted)
+        differing += bool(counted) and place.place != NOWHERE
         whole.include(counted)
     if wanted is not None and not told:
         raise UsageTrouble(f"{shown(wanted)} is in neither of the two")

@@ -77,7 +77,7 @@ def test_changes_of_a_host_against_what_is_published(changed: Site) -> None:
     done = called("diff", changed.file, changed.host.root)
     assert done.status == 1
     catch_all = "forward: forwards (/home/joe/.qmail-shop-default:1); covers 1 address that had rules of their own"
-    refused = "still refused: bouncesaying (/home/joe/.qmail-shop-spam:1)"
+    refused = "still refused: bouncesaying bounces (/home/joe/.qmail-shop-spam:1)"
     assert done.out.splitlines() == [
         "example.org",
         f"  + joe-shop-*@example.org: {catch_all}",

@@ -31,9 +31,19 @@ NAMES: Names = {
     "alias/.qmail-Info": "joe\n",
 }
 
-LISTED = """
-    joe joe-list joe-old joe-shop-default ann ann-desk ann-club-default ann-club-spam svc postmaster Info
-""".split()
+LISTED = [
+    "joe",
+    "joe-list",
+    "joe-old",
+    "joe-shop-default",
+    "ann",
+    "ann-desk",
+    "ann-club-default",
+    "ann-club-spam",
+    "svc",
+    "postmaster",
+    "Info",
+]
 """What the script lists for the local domain: accounts by uid, and every dot-qmail file by its name."""
 
 

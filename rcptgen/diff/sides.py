@@ -206,14 +206,17 @@ def _spool(reader: Reader, spool: Spool, domain: bytes | None) -> None:
     """Puts every rule of a compiled file into `spool`, or those of `domain` alone."""
     accepts, refuses = listed(True), listed(False)
     add = spool.add
+    wanted = None if domain is None else b"@" + domain
+    here, place, capitals = None, NOWHERE, False
     for line in reader.lines():
-        place = NOWHERE if line.domain is None else b"@" + line.domain.lower()
-        if domain is not None and place != b"@" + domain:
+        if line.domain != here:
+            here = line.domain
+            place = NOWHERE if here is None else b"@" + here.lower()
+            capitals = here is not None and place[1:] != here
+        if wanted is not None and place != wanted:
             continue
         name = line.name.lower()
-        if (name != line.name or (line.domain is not None and line.domain.lower() != line.domain)) and not _found(
-            reader, line
-        ):
+        if (capitals or name != line.name) and not _found(reader, line):
             continue
         add(place, name, line.prefix, accepts if line.accepted else refuses)
 

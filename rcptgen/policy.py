@@ -191,6 +191,14 @@ class Policy:
             found.setdefault(name, Domain(name, DomainKind.RELAY, b"", 0))
         return [found[name] for name in sorted(found)]
 
+    def bare_names(self) -> set[bytes]:
+        """The addresses without a domain that are published: postmaster, and by option the names of envnoathost."""
+        rules = self.host.rules(self.host.routing.envnoathost.lower())
+        if not self._settings.envnoathost_names or rules.prepend is None:
+            return {b"postmaster"}
+        table, _ = rules.table()
+        return {b"postmaster"} | {name for name, outcome in table.exact() if name and outcome.accepted}
+
     def judged(self, address: bytes, outcome: Outcome) -> bool:
         """Whether policy accepts an address that the host does `outcome` to.
 

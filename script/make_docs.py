@@ -134,7 +134,16 @@ def arguments(command: click.Command) -> str:
         if isinstance(one, click.Argument):
             text = one.metavar or (one.name or "").upper() + ("..." if one.nargs == -1 else "")
             found.append(f"\\fI{escaped(text)}\\fR")
+    if isinstance(command, click.Group):
+        found += ["[\\fICOMMAND\\fR]", "[\\fIARGS\\fR]..."]
     return " ".join(found)
+
+
+def parts_of(group: click.Group) -> Iterator[str]:
+    """The commands below a command, with their arguments and options."""
+    for name, command in group.commands.items():
+        yield from (".SS " + f"{escaped(name)} {arguments(command)}".rstrip(), *map(spoken, told(command)))
+        yield from options(command)
 
 
 def command_page(name: str, command: click.Command) -> str:
@@ -145,6 +154,8 @@ def command_page(name: str, command: click.Command) -> str:
     for at, one in enumerate(told(command)):
         lines += [*([".PP"] if at else []), *paragraph(one)]
     lines += [".SH OPTIONS", *options(command)]
+    if isinstance(command, click.Group):
+        lines += [".SH COMMANDS", *parts_of(command)]
     lines += [".SH EXIT STATUS", spoken("See **rcptgen**(1).")]
     others = [f"\\fBrcptgen\\-{escaped(one)}\\fR(1)" for one in near(name)]
     lines += [".SH SEE ALSO", ", ".join(["\\fBrcptgen\\fR(1)", *others, "\\fBrcptgen.toml\\fR(5)"])]

@@ -6,9 +6,14 @@ come from a few words that collide on purpose.
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from hosts import Dir, Fifo, File, Link
+from hosts import BadTree, Dir, Fifo, File, Host, Link, remove
+from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
@@ -65,6 +70,20 @@ ASKING = (
 MODES = (0o644, 0o644, 0o644, 0o644, 0o600, 0o666, 0o664, 0o000, 0o044, 0o744, 0o611)
 TARGETS = (".qmail-a", ".qmail-joe", ".", "/home/joe/.qmail-list", ".qmail-b-default")
 HOME_MODES = (*[0o755] * 12, 0o700, 0o711, 0o311, 0o775, 0o777, 0o1755, 0o000)
+
+
+@contextmanager
+def laid(tmp_path: Path, table: Table) -> Iterator[Path]:
+    """The host on disk, for one example."""
+    where = Path(tempfile.mkdtemp(dir=tmp_path))
+    where.chmod(0o755)
+    try:
+        try:
+            yield Host(where / "root", table).root
+        except BadTree:
+            assume(False)
+    finally:
+        remove(where)
 
 
 def names(*, slashes: bool = True) -> SearchStrategy[str]:

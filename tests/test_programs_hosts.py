@@ -15,7 +15,8 @@ import randomhosts
 import randomprograms
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
-from test_two_engines import laid, left_out, plain, unsayable
+from randomhosts import laid
+from test_two_engines import left_out, plain, unsayable
 
 from rcptgen.compiler import Output, Request, compile_host
 from rcptgen.config import Config

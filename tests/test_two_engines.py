@@ -6,9 +6,6 @@ What is compared: the verdict and the kind; for what is accepted also the file i
 from __future__ import annotations
 
 import random
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -16,10 +13,9 @@ import inprocess
 import parts
 import pytest
 import randomhosts
-from hosts import BadTree, remove
-from hosts import Host as Laid
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
+from randomhosts import laid
 
 from rcptgen.compiler import Output, Request, Result, compile_host
 from rcptgen.config import Config
@@ -42,20 +38,6 @@ AIMED = 60
 @pytest.fixture(autouse=True)
 def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     inprocess.use(monkeypatch)
-
-
-@contextmanager
-def laid(tmp_path: Path, table: randomhosts.Table) -> Iterator[Path]:
-    """The host on disk, for one example."""
-    where = Path(tempfile.mkdtemp(dir=tmp_path))
-    where.chmod(0o755)
-    try:
-        try:
-            yield Laid(where / "root", table).root
-        except BadTree:
-            assume(False)
-    finally:
-        remove(where)
 
 
 def aimed(host: Host, table: randomhosts.Table) -> list[bytes]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "list": "list_",
     "dump": "dump",
     "query": "query",
+    "diff": "diff",
     "verify": "verify",
     "approve": "approve",
     "replay": "replay",

@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from heapq import merge
+from typing import Any
 
 from rcptgen.rules.names import STRETCH, Names
 from rcptgen.rules.outcome import Kind, Outcome
@@ -51,9 +52,6 @@ class Below:
 
 
 NOTHING = Below(Names(()))
-
-FEWER = 20
-"""So many times fewer names are looked up among the others, instead of walking both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +133,26 @@ class Summary:
         """How many names and wildcards are `what`."""
         return self.names[what] + self.wildcards[what]
 
+    def members(self) -> dict[str, Any]:
+        """The same as JSON takes it; kinds that are not known are left out."""
+
+        def one(what: What, kinds: Any) -> dict[str, Any]:
+            return {"addresses": self.names[what], "wildcards": self.wildcards[what], "kinds": kinds}
+
+        changed = [{"old": old, "new": new, "count": count} for (old, new), count in sorted(self.changed.items())]
+        return {
+            "gained": one(What.GAINED, _known(self.gained)),
+            "lost": one(What.LOST, _known(self.lost)),
+            "changed": one(What.CHANGED, changed),
+            "catch_alls": {"new": self.opened, "gone": self.closed},
+        }
+
     def __bool__(self) -> bool:
         return any(self.count(what) for what in (What.GAINED, What.LOST, What.CHANGED))
+
+
+def _known(kinds: Counter[Kind]) -> dict[str, int]:
+    return {kind.value: count for kind, count in sorted(kinds.items()) if kind is not Kind.UNKNOWN}
 
 
 def summary(found: Iterable[Change]) -> Summary:
@@ -195,7 +211,6 @@ class _Wildcard:
 
 
 _Parts = list[tuple[Outcome, Names]]
-_Seen = tuple["_Wildcard | None", Change | None]
 
 
 class _Comparison:
@@ -220,26 +235,26 @@ class _Comparison:
         accepted_before = Names.union([names for _, names in self._had])
         accepted_now = Names.union([names for _, names in self._have])
 
-        def gone() -> Iterator[_Seen]:
+        def gone() -> Iterator[Change | None]:
             return map(self._gone, accepted_before.minus([accepted_now]))
 
-        def come() -> Iterator[_Seen]:
+        def come() -> Iterator[Change | None]:
             return map(self._come, accepted_now.minus([accepted_before]))
 
         if wildcards:
             # What they swallow and spare must be known before they are told.
-            for seen in (gone(), come()):
-                for _ in seen:
-                    pass
+            told = [sum(change is not None for change in seen) for seen in (gone(), come())]
             for one in wildcards:
                 yield one.change()
             # What follows is gathered once more, for nobody.
             for one in wildcards:
                 one.swallows, one.spares = _Nobody(), _Nobody()
+        else:
+            told = [1, 1]
         opened = any(one.what is What.GAINED for one in wildcards)
         yield from merge(
-            _changes(gone()),
-            _changes(come()),
+            filter(None, gone()) if told[0] else (),
+            filter(None, come()) if told[1] else (),
             self._other_kinds(),
             self._still_refused(opened=opened),
             self._no_more_refused(),
@@ -305,21 +320,21 @@ class _Comparison:
 
     # -- names -----------------------------------------------------------------------------
 
-    def _gone(self, name: bytes) -> _Seen:
+    def _gone(self, name: bytes) -> Change | None:
         """A name that was accepted by a rule of its own, and is not now."""
         new = self._new.exactly(name) if name in self._refused_now else None
         covering = self._new.covering(name)
         if new is not None or not (covering and covering[1].accepted):
             hides = covering[0] if new is not None and covering and covering[1].accepted else None
             new = new.at(name) if new is not None else covering and covering[1]
-            return None, Change(What.LOST, name, False, _stands(self._had, name), new, hides)
+            return Change(What.LOST, name, False, _stands(self._had, name), new, hides)
         over = self._speaks(name)
         if over is not None and over.opens:
             over.swallows.name(name)
-            return over, None
-        return None, _other_kind(name, _stands(self._had, name), covering[1])
+            return None
+        return _other_kind(name, _stands(self._had, name), covering[1])
 
-    def _come(self, name: bytes) -> _Seen:
+    def _come(self, name: bytes) -> Change | None:
         """A name that is accepted by a rule of its own, and was not before."""
         over = self._speaks(name)
         old = self._old.exactly(name) if name in self._refused_before else None
@@ -328,19 +343,19 @@ class _Comparison:
         before = covered and old is None
         if over is not None and (over.what is What.GAINED or (before and over.what is not What.HIDDEN)):
             over.spares.name(name)
-            return over, None
+            return None
         new = _stands(self._have, name)
         if before and covering is not None:
-            return None, _other_kind(name, covering[1], new)
+            return _other_kind(name, covering[1], new)
         hides = covering[0] if covering is not None and covered else None
         was = old.at(name) if old is not None else covering and covering[1]
-        return None, Change(What.GAINED, name, False, was, new, hides)
+        return Change(What.GAINED, name, False, was, new, hides)
 
     def _other_kinds(self) -> Iterator[Change]:
         """Names that have a rule of their own before and after, as another kind."""
         before, after = _by_kind(self._had), _by_kind(self._have)
         pairs = ((one, other) for kind, one in before.items() for into, other in after.items() if into is not kind)
-        for name in merge(*(_common(one, other) for one, other in pairs)):
+        for name in merge(*(one.common(other) for one, other in pairs)):
             yield Change(What.CHANGED, name, False, _stands(self._had, name), _stands(self._have, name))
 
     def _still_refused(self, *, opened: bool) -> Iterator[Change]:
@@ -390,10 +405,6 @@ def _name(change: Change) -> bytes:
     return change.name
 
 
-def _changes(seen: Iterator[_Seen]) -> Iterator[Change]:
-    return (change for _, change in seen if change is not None)
-
-
 def _other_kind(name: bytes, old: Outcome, new: Outcome) -> Change | None:
     return None if same_kind(old, new) else Change(What.CHANGED, name, False, old, new)
 
@@ -414,10 +425,15 @@ def _hidden(table: Table, name: bytes) -> bytes | None:
 
 def _differing(old: Table, new: Table) -> tuple[_Parts, _Parts]:
     """The accepting groups of both, without those that both have, as the same kind."""
-    had = [(outcome, names) for outcome, names in old.groups.items() if outcome.accepted]
-    have = [(outcome, names) for outcome, names in new.groups.items() if outcome.accepted]
+    had, have = _accepting(old), _accepting(new)
     both = {_key(*one) for one in had} & {_key(*one) for one in have}
     return [one for one in had if _key(*one) not in both], [one for one in have if _key(*one) not in both]
+
+
+def _accepting(table: Table) -> _Parts:
+    """The accepting groups of a table, small ones first."""
+    found = [(outcome, names) for outcome, names in table.groups.items() if outcome.accepted]
+    return sorted(found, key=lambda one: len(one[1]))
 
 
 def _key(outcome: Outcome, names: Names) -> tuple[Kind, bytes | None, tuple[bytes, ...]]:
@@ -437,27 +453,7 @@ def _by_kind(parts: _Parts) -> dict[Kind, Names]:
     return {kind: Names.union(some) for kind, some in found.items()}
 
 
-def _common(one: Names, other: Names) -> Iterator[bytes]:
-    """The names that both have."""
-    few, many = sorted((one, other), key=len)
-    if len(few) * FEWER < len(many):
-        return (name for name in few if name in many)
-    return _both(few, many)
-
-
-def _both(one: Names, other: Names) -> Iterator[bytes]:
-    theirs = other.ordinary()
-    there = next(theirs, None)
-    for name in one.ordinary():
-        while there is not None and there < name:
-            there = next(theirs, None)
-        if there == name:
-            yield name
-    yield from (name for name in one.odd if name in other)
-
-
 def _stands(parts: _Parts, name: bytes) -> Outcome:
     """The outcome of an exact rule that is known to be in `parts`."""
-    if len(parts) == 1:
-        return parts[0][0].at(name)
-    return next(outcome for outcome, names in parts if name in names).at(name)
+    few, last = parts[:-1], parts[-1][0]
+    return next((outcome for outcome, names in few if name in names), last).at(name)

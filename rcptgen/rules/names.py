@@ -19,6 +19,9 @@ STRETCH = 20_000
 SEARCHED = 1 << 16
 """Bytes up to which joined names are searched from their beginning."""
 
+FEWER = 20
+"""So many times fewer names are looked up among the others, instead of walking both."""
+
 
 class Names:
     """A sorted set of names, kept as one string of bytes where that is possible."""
@@ -212,6 +215,21 @@ class Names:
         while some := list(islice(rest, STRETCH)):
             parts.append(Names(some))
         return Names.union(parts) if parts else Names(())
+
+    def common(self, other: Names) -> Iterator[bytes]:
+        """The names that `other` has, too."""
+        few, many = (self, other) if self.count <= other.count else (other, self)
+        if few.count * FEWER < many.count:
+            yield from (name for name in few if name in many)
+            return
+        theirs = many.ordinary()
+        there = next(theirs, None)
+        for name in few.ordinary():
+            while there is not None and there < name:
+                there = next(theirs, None)
+            if there == name:
+                yield name
+        yield from (name for name in few.odd if name in many)
 
     def below(self, beginning: bytes) -> Names:
         """These names with `beginning` put in front of each."""

@@ -20,8 +20,8 @@ from hosts import Host as Laid
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from maillogs import FRAMES, Delivery
+from randomhosts import laid
 from runs import Names, Site, called, forked_workers
-from test_two_engines import laid
 
 from rcptgen.config import Config, Extra
 from rcptgen.host import Host

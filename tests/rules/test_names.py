@@ -60,3 +60,11 @@ def test_names_below_a_beginning(given_names: list[bytes], beginning: bytes) -> 
 @given(given_names=texts)
 def test_the_empty_name_is_found_at_once(given_names: list[bytes]) -> None:
     assert Names(given_names).has_empty == (b"" in given_names)
+
+
+@given(one=texts, other=st.one_of(texts, few), times=st.sampled_from([0, 20]))
+def test_names_in_common(one: list[bytes], other: list[bytes], times: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FEWER", times)
+        assert sorted(Names(one).common(Names(other))) == sorted(set(one) & set(other))
+        assert sorted(Names(other).common(Names(one))) == sorted(set(one) & set(other))

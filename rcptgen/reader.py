@@ -44,6 +44,7 @@ from rcptgen.source.tree import (
     Status,
     TooLarge,
 )
+from rcptgen.survey import Survey, survey
 
 MOST_HOMES = 4096
 MOST_OPEN_HOMES = 256
@@ -259,6 +260,17 @@ class Reader:
             finally:
                 home.close()
         return found
+
+    def surveys(self, owners: Sequence[Owner]) -> list[Survey]:
+        """What a person should look at in each home."""
+        return [self._surveyed(owner) for owner in owners]
+
+    def _surveyed(self, owner: Owner) -> Survey:
+        home = self._opened(owner)
+        try:
+            return survey(home, self._models)
+        finally:
+            home.close()
 
     def _report(self, owner: Owner, home: Home, table: Table) -> Report:
         if home.failure is not None:

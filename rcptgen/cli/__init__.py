@@ -33,6 +33,7 @@ COMMANDS = {
     "query": "query",
     "verify": "verify",
     "approve": "approve",
+    "lint": "lint",
 }
 
 

@@ -1,0 +1,174 @@
+"""Homes and their dot-qmail files: what the survey of each saw, and which files no address ever reaches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from rcptgen.host import Host
+from rcptgen.localspace import Claim, LocalSpace
+from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
+from rcptgen.qmail.homewalk import is_default
+from rcptgen.qmail.hostfiles import Finding
+from rcptgen.qmail.users import Owner
+from rcptgen.reader import Report, State
+from rcptgen.rules.shown import shown
+from rcptgen.survey import VDELIVERMAIL, Survey
+
+STRETCH = 100
+MOST_CLAIMS = 64
+"""Claims to one home with which each of its files is compared; with more no file is called unreachable."""
+
+STEM = b".qmail"
+
+_Home = tuple[int, int, bytes]
+
+
+def homes(host: Host) -> Iterator[Finding]:
+    """Every home that owns names, once, however many entries lead to it."""
+    if host.users_damage:
+        return
+    space = host.space()
+    of_vpopmail: set[_Home] = set()
+    for home, claims in _surveyed(host, space, _by_home(space)):
+        if VDELIVERMAIL in home.programs:
+            of_vpopmail.add(_home_of(claims[0].owner))
+        yield from _of_home(host, space, home, claims)
+    yield from _without_assignment(host, space, of_vpopmail)
+
+
+def _home_of(owner: Owner) -> _Home:
+    return owner.uid, owner.gid, owner.home
+
+
+def _by_home(space: LocalSpace) -> dict[_Home, list[tuple[bytes, bool]]]:
+    """The claims to each home, as their names and whether they are wildcards: an object each would be many."""
+    found: dict[_Home, list[tuple[bytes, bool]]] = {}
+    for claim in space.claims_below(b""):
+        if claim.fixed is None:
+            known = found.setdefault(_home_of(claim.owner), [])
+            if len(known) <= MOST_CLAIMS:
+                known.append((claim.name, claim.wildcard))
+    return found
+
+
+def _surveyed(
+    host: Host, space: LocalSpace, claims: dict[_Home, list[tuple[bytes, bool]]]
+) -> Iterator[tuple[Survey, list[Claim]]]:
+    """Every home with its survey and its claims, some at a time."""
+    rest = iter(claims.values())
+    while stretch := list(islice(rest, STRETCH)):
+        some = [[space.claimed(name, wildcard) for name, wildcard in names] for names in stretch]
+        yield from zip(host.units.surveys([one[0].owner for one in some]), some, strict=True)
+
+
+def _of_home(host: Host, space: LocalSpace, home: Survey, claims: list[Claim]) -> Iterator[Finding]:
+    if home.failed:
+        host.units.note(Report(home.home, State.FAILED, home.failed))
+    unreached: dict[bytes, Finding] = {}
+    if len(claims) <= MOST_CLAIMS:
+        if any(one.wildcard and not one.name for one in claims):
+            # What is alias-x to the account alias is meant to be x to everybody: only that counts.
+            alias = os.fsencode(host.config.qmail.alias + host.config.qmail.break_)
+            claims = [one for one in claims if one.name != alias]
+        for name in home.names:
+            why = _unreached(space, name, claims)
+            if why is not None:
+                path = home.home.rstrip(b"/") + b"/" + name
+                unreached[path] = Finding(why[0], why[1], path)
+    yield from unreached.values()
+    for one in home.findings:
+        if one.file not in unreached:
+            yield from _with_entry(host, one, claims)
+
+
+def _with_entry(host: Host, found: Finding, claims: Sequence[Claim]) -> Iterator[Finding]:
+    """A finding; that of a missing home of a vpopmail domain at the line of users/assign."""
+    first = claims[0]
+    if found.code == "H103" and first.wildcard and first.name == first.owner.user + b"-" and b"." in first.owner.user:
+        line = host.files.assigned_at(first.name, True)
+        text = f"the directory {shown(found.file)} of the domain {shown(first.owner.user)}: {found.text}"
+        yield Finding("V102", text, host.directory + b"/users/assign" if line else host.users_file, line)
+    else:
+        yield found
+
+
+def _without_assignment(host: Host, space: LocalSpace, of_vpopmail: set[_Home]) -> Iterator[Finding]:
+    """Virtual domains that come to a vdelivermail which will not find their users (vpopmail.c: vget_assign)."""
+    file = host.routing.virtualdomains_file
+    for entry in host.routing.virtualdomains if of_vpopmail else ():
+        domain = entry.key
+        if not entry.value or not domain or b"@" in domain or domain.startswith(b"."):
+            continue
+        claim = space.claim(entry.value + b"-")
+        if _home_of(claim.owner) not in of_vpopmail or host.routing.locals_.get(domain) is not None:
+            continue
+        if host.users is None or not host.users.has_wildcard(domain + b"-"):
+            text = f"users/cdb has no +{shown(domain)}-, under which vdelivermail looks for the users of that domain"
+            yield Finding("V101", text, file, entry.line)
+
+
+def _unreached(space: LocalSpace, name: bytes, claims: Sequence[Claim]) -> tuple[str, str] | None:
+    """Why no address reaches the dot-qmail file `name`: a code and a text; None where one does."""
+    rest = name[len(STEM) :]
+    hidden: Claim | None = None
+    misspelt = None
+    for claim in claims:
+        dash = claim.owner.dash
+        if not rest.startswith(dash):
+            continue
+        extension = rest[len(dash) :]
+        if extension != safe_extension(extension, dash):
+            misspelt = _misspelt(extension)
+            continue
+        answer = _answers(space, claim, extension)
+        if answer is None:
+            continue
+        if answer.owner.home == claim.owner.home:
+            return None
+        hidden = answer
+    if hidden is not None:
+        whose = shown(hidden.owner.home)
+        return "H107", f"the names that it is for belong to the home {whose}, by {shown(hidden.name)!r}"
+    if misspelt is not None:
+        return misspelt
+    wanted = ", ".join(sorted({repr(shown(STEM + claim.owner.dash + claim.pre)) for claim in claims})[:3])
+    return "H106", f"no entry leads to this name: those for this home ask for names that begin with {wanted}"
+
+
+def _misspelt(extension: bytes) -> tuple[str, str]:
+    if extension != extension.lower():
+        return "H104", "the name has a capital: qmail-local looks for names in small letters only"
+    return "H105", "the name has a dot: qmail-local looks for a colon where the address has one"
+
+
+def _answers(space: LocalSpace, claim: Claim, extension: bytes) -> Claim | None:
+    """Who gets the mail that the file of an extension is for, if `claim` could; None where it could not."""
+    pre = safe_extension(claim.pre, claim.owner.dash)
+    default = is_default(extension)
+    prefix = extension[: -len(DEFAULT)] if default else extension
+    if not (claim.wildcard and claim.takes_tail):
+        matches = extension == pre or (default and pre.startswith(prefix))
+        return claim if matches else None
+    if default and pre.startswith(prefix):
+        return claim
+    if not extension.startswith(pre):
+        return None
+    tail = claim.name + extension[len(pre) :]
+    if not default:
+        return _either(space, tail, claim)
+    below = claim.name + prefix[len(pre) :]
+    # Any claim to a part of what is below may lead back here: then the file is reached.
+    for one in islice(space.claims_below(below), MOST_CLAIMS):
+        if one.owner.home == claim.owner.home:
+            return claim
+    return next(space.claims_below(below))
+
+
+def _either(space: LocalSpace, name: bytes, claim: Claim) -> Claim:
+    """Who has the name, with dots or with colons in it."""
+    found = space.claim(name.replace(b":", b"."))
+    if found.owner.home != claim.owner.home and b":" in name:
+        return space.claim(name)
+    return found

@@ -9,11 +9,11 @@ import os
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from rcptgen.programs.commonmistakes import domain_files, hidden_mailboxes, older_database, vdelivermail_line
 from rcptgen.programs.shellbuiltins import ORDINARY, PROGRAMS, SPECIAL
 from rcptgen.programs.shellcalls import calls
 from rcptgen.programs.shellparse import plain_command
 from rcptgen.programs.shellscan import ShellSyntaxError
-from rcptgen.programs.vpopmailchecks import domain_files, vdelivermail_line
 from rcptgen.qmail.dotqmail import Action, Instruction, Instructions, parse
 from rcptgen.qmail.environment import Variables
 from rcptgen.qmail.home import Home, Judged
@@ -38,6 +38,7 @@ MOST_FINDINGS = 1000
 
 X_BIT = 0o100
 VDELIVERMAIL = b"vdelivermail"
+FASTFORWARD = b"fastforward"
 _ALWAYS = frozenset({*SPECIAL, *ORDINARY, *PROGRAMS, *QMAIL_PROGRAMS, b"export"})
 
 
@@ -98,6 +99,7 @@ class _Surveyor:
                     found.findings += self._file(name, home.content(name, listing[name]))
                 if VDELIVERMAIL in found.programs:
                     found.findings += domain_files(home.tree, home.home)
+                    found.findings += hidden_mailboxes(home.tree, home.home, found.names)
         finally:
             home.acting = False
 
@@ -192,6 +194,10 @@ class _Surveyor:
             said = list(vdelivermail_line(words))
             yield from (Finding(code, text, path, one.line) for code, text in said)
             return bool(said)
+        if words is not None and words[0].rpartition(b"/")[2] == FASTFORWARD:
+            text = older_database(home.tree, home.path(b""), words)
+            if text:
+                yield Finding("L111", text, path, one.line)
         variables = Variables.free(home.settings.path, home.user, home.home)
         alone = Judged(b"", Instructions((one,)))
         outcome = home.outcome(alone, variables)

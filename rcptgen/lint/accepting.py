@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from heapq import nsmallest
 
 from rcptgen.host import Domain, DomainKind, Host
-from rcptgen.policy import Policy
+from rcptgen.policy import Policy, Shaped
 from rcptgen.qmail.hostfiles import Finding
-from rcptgen.rules.outcome import Outcome
+from rcptgen.rules.outcome import Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
 
@@ -33,22 +33,71 @@ class _Wildcard:
         return len(self.prefix), -self.domains, self.outcome.file
 
 
+_Place = tuple[str, bytes, int]
+"""A reason, and the file and line that it rests on."""
+
+
+@dataclass(slots=True)
+class _Widened:
+    """The rules that accept more than is delivered for one reason: the first, and how many there are."""
+
+    first: bytes
+    rules: int = 0
+
+
 def accepting(host: Host) -> Iterator[Finding]:
     """The domains in turn, and at the end the wildcards by what they let in."""
     policy = Policy(host)
     found: dict[tuple[bytes, bytes, int], _Wildcard] = {}
+    widened: dict[_Place, _Widened] = {}
     domains = [one for one in host.domains() if one.kind is not DomainKind.RELAY]
     host.ahead(domains[:STRETCH])
     for at in range(0, len(domains), STRETCH):
         host.ahead(domains[at + STRETCH : at + 2 * STRETCH])
         for domain in domains[at : at + STRETCH]:
-            table = policy.shape(domain).table
+            shaped = policy.shape(domain)
             if not host.users_damage:
-                yield from _of_domain(domain, table)
-            _count(found, domain, table)
-    for report in host.units.suspect_owners.values():
-        yield Finding("V109", report.reason, report.path)
+                yield from _of_domain(domain, shaped.table)
+            yield from _not_written(shaped)
+            _count(found, domain, shaped.table)
+            _count_widened(widened, domain, shaped.table)
+    yield from _damaged(host)
+    for (reason, file, line), one in widened.items():
+        yield Finding("A104", f"{_counted(one)} accepted that may bounce: {reason}", file, line)
     yield from _wildcards(found)
+
+
+def _damaged(host: Host) -> Iterator[Finding]:
+    for path, reason in sorted({(one.path, one.reason) for one in host.units.suspect_owners.values()}):
+        place, _, why = reason.partition(": ")
+        yield Finding("V109", why if why.startswith(place) else reason, path)
+
+
+def _not_written(shaped: Shaped) -> Iterator[Finding]:
+    """What a list of names cannot say."""
+    for one in shaped.unsayable:
+        rule = shown(one.rule + b"@" + shaped.domain.name)
+        yield Finding("A103", f"{rule} is not in the list: {one.reason}", one.file, one.line)
+
+
+def _count_widened(found: dict[_Place, _Widened], domain: Domain, table: Table) -> None:
+    """The rules that accept more than is delivered, by what they rest on."""
+    for prefix, outcome in table.prefixes.items():
+        if outcome.widened and outcome.accepted:
+            found.setdefault(_place(outcome), _Widened(prefix + b"*@" + domain.name)).rules += 1
+    for outcome, names in table.groups.items():
+        if outcome.widened and outcome.accepted:
+            for name in names:
+                found.setdefault(_place(outcome.at(name)), _Widened(name + b"@" + domain.name)).rules += 1
+
+
+def _place(outcome: Outcome) -> _Place:
+    return outcome.reason, outcome.file, outcome.line
+
+
+def _counted(one: _Widened) -> str:
+    more = f" and {one.rules - 1} more rules" if one.rules > 1 else ""
+    return f"{shown(one.first)}{more} {'are' if more else 'is'}"
 
 
 def _of_domain(domain: Domain, table: Table) -> Iterator[Finding]:
@@ -76,12 +125,16 @@ def _wildcards(found: dict[tuple[bytes, bytes, int], _Wildcard]) -> Iterator[Fin
     """Catch-alls, all of them; of the other wildcards those that let in most."""
     catchalls = sorted((one for one in found.values() if not one.prefix), key=lambda one: one.width)
     for one in catchalls:
-        text = f"every name is accepted in {_where(one)} ({one.outcome.reason})"
+        text = f"every name is accepted in {_where(one)} ({_why(one.outcome)})"
         yield Finding("A101", text, one.outcome.file, one.outcome.line)
     others = [one for one in found.values() if one.prefix]
     for rank, one in enumerate(nsmallest(MOST_WILDCARDS, others, key=lambda one: one.width), 1):
         text = f"{shown(one.prefix)}* is accepted in {_where(one)}: number {rank} of {len(others)} wildcards"
-        yield Finding("A102", f"{text} ({one.outcome.reason})", one.outcome.file, one.outcome.line)
+        yield Finding("A102", f"{text} ({_why(one.outcome)})", one.outcome.file, one.outcome.line)
+
+
+def _why(outcome: Outcome) -> str:
+    return f"deferred: {outcome.reason}" if outcome.verdict is Verdict.DEFER else outcome.reason
 
 
 def _where(one: _Wildcard) -> str:

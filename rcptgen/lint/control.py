@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rcptgen.host import Host
+from rcptgen.qmail.control import first_line
 from rcptgen.qmail.hostfiles import Finding
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Regular
@@ -42,7 +43,7 @@ def _single(file: bytes, data: bytes) -> Iterator[Finding]:
     if first.rstrip(b" \t").endswith(b"\r"):
         yield Finding("C102", "the value ends in a carriage return", file, 1)
     if first[:1] in (b"#", b" ", b"\t") or not first.strip() or rest.strip():
-        text = f"the value is the first line as it stands: {shown(first)!r}"
+        text = f"the value is the first line as it stands: {shown(first_line(data))!r}"
         yield Finding("C109", text, file, 1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rcptgen.host import Host
-from rcptgen.qmail.control import ConstMap, Mapped, entries
+from rcptgen.qmail.control import ConstMap, Mapped, entries, first_line
 from rcptgen.qmail.hostfiles import Finding
 from rcptgen.qmail.routing import domain_keys
 from rcptgen.rules.shown import shown
@@ -24,12 +24,24 @@ def control_domains(host: Host) -> Iterator[Finding]:
         yield from _not_let_in(host)
     yield from _compiled_in_time(host)
     yield from _virtual(host)
+    yield from _own_name(host)
     for entry in host.routing.percenthack:
         text = f"mail for x%y@{shown(entry.key)} goes to x@y, whatever y is, past rcpthosts"
         yield Finding("D106", text, host.directory + b"/control/percenthack", entry.line)
     for one in host.uncovered():
         text = f"{shown(one.entry)!r} stands for domains that no list names: they are not in the compiled list"
         yield Finding("D107", text, one.file, one.line)
+
+
+def _own_name(host: Host) -> Iterator[Finding]:
+    """The name in me, which stands behind bounces and addresses without a domain."""
+    file = host.directory + b"/control/me"
+    found = host.units.read(file)
+    if isinstance(found, Regular):
+        name = first_line(found.data)
+        if host.rules(name).prepend is None:
+            text = f"{shown(name)} is neither local nor virtual: double bounces for postmaster go to another host"
+            yield Finding("D114", text, file, 1)
 
 
 def _without_home(host: Host) -> Iterator[Finding]:

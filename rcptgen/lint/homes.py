@@ -78,20 +78,46 @@ def _of_home(host: Host, space: LocalSpace, home: Survey, claims: list[Claim]) -
                 path = home.home.rstrip(b"/") + b"/" + name
                 unreached[path] = Finding(why[0], why[1], path)
     yield from unreached.values()
+    yield from _without_their_name(home)
     for one in home.findings:
         if one.file not in unreached:
-            yield from _with_entry(host, one, claims)
+            yield _with_entry(host, one, claims)
 
 
-def _with_entry(host: Host, found: Finding, claims: Sequence[Claim]) -> Iterator[Finding]:
-    """A finding; that of a missing home of a vpopmail domain at the line of users/assign."""
+def _without_their_name(home: Survey) -> Iterator[Finding]:
+    """Default files for what follows a name and a dash, where nothing is there for the name itself."""
+    names = set(home.names)
+    ending = b"-" + DEFAULT
+    for name in home.names:
+        itself = name.removesuffix(ending)
+        if itself in (name, STEM) or itself in names:
+            continue
+        parts = itself.split(b"-")
+        if not any(b"-".join(parts[:count]) + ending in names for count in range(1, len(parts))):
+            text = f"no file {shown(itself)}: the name without a dash behind it bounces"
+            yield Finding("H108", text, home.home.rstrip(b"/") + b"/" + name)
+
+
+def _with_entry(host: Host, found: Finding, claims: Sequence[Claim]) -> Finding:
+    """A finding; that of a home which cannot be entered at the line that leads there, where that is what is wrong."""
     first = claims[0]
-    if found.code == "H103" and first.wildcard and first.name == first.owner.user + b"-" and b"." in first.owner.user:
-        line = host.files.assigned_at(first.name, True)
+    if not found.file.startswith(b"/"):
+        text = f"the home {shown(found.file)!r} is not an absolute path: everything bounces"
+        return Finding("U108", text, *_entry(host, first))
+    domain = first.owner.user + b"-"
+    if found.code == "H103" and first.file == host.users_file and b"." in domain and first.name == domain:
         text = f"the directory {shown(found.file)} of the domain {shown(first.owner.user)}: {found.text}"
-        yield Finding("V102", text, host.directory + b"/users/assign" if line else host.users_file, line)
-    else:
-        yield found
+        return Finding("V102", text, *_entry(host, first))
+    return found
+
+
+def _entry(host: Host, claim: Claim) -> tuple[bytes, int]:
+    """The file and line that make a claim."""
+    if claim.file != host.users_file:
+        account = host.accounts.get(claim.owner.user)
+        return host.accounts.file, account.line if account is not None else 0
+    line = host.files.assigned_at(claim.name, claim.wildcard)
+    return (host.directory + b"/users/assign", line) if line else (host.users_file, 0)
 
 
 def _without_assignment(host: Host, space: LocalSpace, of_vpopmail: set[_Home]) -> Iterator[Finding]:

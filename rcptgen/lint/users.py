@@ -74,9 +74,6 @@ def _fields(file: bytes, one: Assignment) -> Iterator[Finding]:
     if not usable_ids(owner):
         text = f"{shown(one.written)!r} has uid {owner.uid}: qmail-lspawn defers its mail"
         yield Finding("U107", text, file, one.line)
-    if not owner.home.startswith(b"/"):
-        text = f"the home {shown(owner.home)!r} is not an absolute path: everything bounces"
-        yield Finding("U108", text, file, one.line)
 
 
 def _accounts(host: Host) -> Iterator[Finding]:

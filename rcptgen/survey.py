@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 
 from rcptgen.programs.commonmistakes import domain_files, hidden_mailboxes, older_database, vdelivermail_line
 from rcptgen.programs.shellbuiltins import ORDINARY, PROGRAMS, SPECIAL
-from rcptgen.programs.shellcalls import calls
-from rcptgen.programs.shellparse import plain_command
+from rcptgen.programs.shellcalls import calls, plain_words
 from rcptgen.programs.shellscan import ShellSyntaxError
 from rcptgen.qmail.dotqmail import Action, Instruction, Instructions, parse
 from rcptgen.qmail.environment import Variables
 from rcptgen.qmail.home import Home, Judged
 from rcptgen.qmail.hostfiles import Finding
+from rcptgen.qmail.leads import Forwarded
 from rcptgen.qmail.model import QMAIL_PROGRAMS, Presence, ProgramModel
 from rcptgen.rules.outcome import HOME_STICKY, HOME_WRITABLE, Verdict
 from rcptgen.rules.shown import shown
@@ -46,13 +46,15 @@ _ALWAYS = frozenset({*SPECIAL, *ORDINARY, *PROGRAMS, *QMAIL_PROGRAMS, b"export"}
 class Survey:
     """What was seen of one home.
 
-    `names` are those of its dot-qmail files, whatever they hold; `programs` the last parts
-    of the paths of what their lines run.  `failed` says why nothing is known.
+    `names` are those of its dot-qmail files, whatever they hold; `forwards` the lines in them
+    that name an address, `programs` the last parts of the paths of what their lines run.
+    `failed` says why nothing is known.
     """
 
     home: bytes
     names: list[bytes] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    forwards: list[Forwarded] = field(default_factory=list)
     programs: set[bytes] = field(default_factory=set)
     failed: str = ""
 
@@ -107,7 +109,10 @@ class _Surveyor:
         home = self._home
         if home.only_forwards(content) is not None:
             assert isinstance(content, Regular)
-            yield from self._forwards(home.path(name), content.data)
+            path = home.path(name)
+            yield from self._forwards(path, content.data)
+            lines = parse(content.data, forward_only=False).lines
+            self._found.forwards += (Forwarded(one.text, path, one.line) for one in lines)
             return
         path = home.path(name)
         if isinstance(content, Regular):
@@ -161,6 +166,7 @@ class _Surveyor:
         delivered = False
         for one in instructions.lines:
             if one.action is Action.FORWARD:
+                self._found.forwards.append(Forwarded(one.text, path, one.line))
                 delivered = True
                 continue
             what = "program" if one.action is Action.PROGRAM else "file"
@@ -169,7 +175,7 @@ class _Surveyor:
                 yield Finding("H114", text, path, one.line)
                 return
             if one.action is not Action.PROGRAM:
-                if not self._home.takes_mail(one):
+                if not self._home.mailbox(one):
                     text = f"nothing can be written to {shown(one.text)!r}: mail is deferred here"
                     yield Finding("L104", text, path, one.line)
                     return
@@ -189,7 +195,7 @@ class _Surveyor:
             yield Finding("L107", f"no shell takes the line {shown(one.text)!r}: mail is deferred here", path, one.line)
             return True
         missing = yield from self._commands(path, one, commands)
-        words = plain_command(one.text)
+        words = plain_words(one.text)
         if words is not None and words[0].rpartition(b"/")[2] == VDELIVERMAIL:
             said = list(vdelivermail_line(words))
             yield from (Finding(code, text, path, one.line) for code, text in said)

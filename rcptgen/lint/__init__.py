@@ -6,8 +6,9 @@ reported beside one on which it is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 
+from rcptgen.forwards import Forwards
 from rcptgen.host import Host
 from rcptgen.lint.accepting import accepting
 from rcptgen.lint.control import control_files
@@ -20,22 +21,22 @@ from rcptgen.qmail.hostfiles import Finding
 
 __all__ = ["Finding", "Page", "Severity", "lint", "pages"]
 
-CHECKS: tuple[Callable[[Host], Iterator[Finding]], ...] = (
-    control_files,
-    control_domains,
-    control_files_in_force,
-    users,
-    homes,
-    accepting,
-)
-
 
 def lint(host: Host, ignore: Collection[str] = ()) -> Iterator[Finding]:
     """Every finding but those of the codes to `ignore`, one after the other, as the host is gone through.
 
     The order is that of the checks; within a file that of its lines.
     """
-    for check in CHECKS:
-        for found in check(host):
+    forwards = Forwards(host)
+    checks = (
+        control_files(host),
+        control_domains(host),
+        control_files_in_force(host),
+        users(host),
+        homes(host, forwards),
+        accepting(host, forwards),
+    )
+    for check in checks:
+        for found in check:
             if found.code not in ignore:
                 yield found

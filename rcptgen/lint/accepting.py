@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
 
+from rcptgen.forwards import Forwards
 from rcptgen.host import Domain, DomainKind, Host
+from rcptgen.lint.forwards import DeadNames
 from rcptgen.policy import Policy, Shaped
 from rcptgen.qmail.hostfiles import Finding
 from rcptgen.rules.outcome import Outcome, Verdict
@@ -45,9 +47,10 @@ class _Widened:
     rules: int = 0
 
 
-def accepting(host: Host) -> Iterator[Finding]:
+def accepting(host: Host, forwards: Forwards) -> Iterator[Finding]:
     """The domains in turn, and at the end the wildcards by what they let in."""
     policy = Policy(host)
+    dead = DeadNames(forwards)
     found: dict[tuple[bytes, bytes, int], _Wildcard] = {}
     widened: dict[_Place, _Widened] = {}
     domains = [one for one in host.domains() if one.kind is not DomainKind.RELAY]
@@ -61,6 +64,8 @@ def accepting(host: Host) -> Iterator[Finding]:
             yield from _not_written(shaped)
             _count(found, domain, shaped.table)
             _count_widened(widened, domain, shaped.table)
+            dead.add(domain, shaped.table)
+        yield from dead.rest()
     yield from _damaged(host)
     for (reason, file, line), one in widened.items():
         yield Finding("A104", f"{_counted(one)} accepted that may bounce: {reason}", file, line)
@@ -81,9 +86,9 @@ def _not_written(shaped: Shaped) -> Iterator[Finding]:
 
 
 def _count_widened(found: dict[_Place, _Widened], domain: Domain, table: Table) -> None:
-    """The rules that accept more than is delivered, by what they rest on."""
+    """The rules that accept more than is delivered, by what they rest on; catch-alls are told of anyway."""
     for prefix, outcome in table.prefixes.items():
-        if outcome.widened and outcome.accepted:
+        if prefix and outcome.widened and outcome.accepted:
             found.setdefault(_place(outcome), _Widened(prefix + b"*@" + domain.name)).rules += 1
     for outcome, names in table.groups.items():
         if outcome.widened and outcome.accepted:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 
+from rcptgen.forwards import Forwards
 from rcptgen.host import Host
+from rcptgen.lint.forwards import ForwardLines
 from rcptgen.localspace import Claim, LocalSpace
 from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
 from rcptgen.qmail.homewalk import is_default
@@ -25,16 +27,21 @@ STEM = b".qmail"
 _Home = tuple[int, int, bytes]
 
 
-def homes(host: Host) -> Iterator[Finding]:
+def homes(host: Host, forwards: Forwards) -> Iterator[Finding]:
     """Every home that owns names, once, however many entries lead to it."""
     if host.users_damage:
         return
     space = host.space()
+    lines = ForwardLines(host, forwards)
     of_vpopmail: set[_Home] = set()
     for home, claims in _surveyed(host, space, _by_home(space)):
         if VDELIVERMAIL in home.programs:
             of_vpopmail.add(_home_of(claims[0].owner))
-        yield from _of_home(host, space, home, claims)
+        unreached = _unreached(host, space, home, claims)
+        yield from unreached.values()
+        yield from _of_home(host, home, claims, unreached)
+        yield from lines.add(one for one in home.forwards if one.file not in unreached)
+    yield from lines.rest()
     yield from _without_assignment(host, space, of_vpopmail)
 
 
@@ -63,25 +70,30 @@ def _surveyed(
         yield from zip(host.units.surveys([one[0].owner for one in some]), some, strict=True)
 
 
-def _of_home(host: Host, space: LocalSpace, home: Survey, claims: list[Claim]) -> Iterator[Finding]:
+def _of_home(host: Host, home: Survey, claims: Sequence[Claim], unreached: Container[bytes]) -> Iterator[Finding]:
     if home.failed:
         host.units.note(Report(home.home, State.FAILED, home.failed))
-    unreached: dict[bytes, Finding] = {}
-    if len(claims) <= MOST_CLAIMS:
-        if any(one.wildcard and not one.name for one in claims):
-            # What is alias-x to the account alias is meant to be x to everybody: only that counts.
-            alias = os.fsencode(host.config.qmail.alias + host.config.qmail.break_)
-            claims = [one for one in claims if one.name != alias]
-        for name in home.names:
-            why = _unreached(space, name, claims)
-            if why is not None:
-                path = home.home.rstrip(b"/") + b"/" + name
-                unreached[path] = Finding(why[0], why[1], path)
-    yield from unreached.values()
     yield from _without_their_name(home)
     for one in home.findings:
         if one.file not in unreached:
             yield _with_entry(host, one, claims)
+
+
+def _unreached(host: Host, space: LocalSpace, home: Survey, claims: Sequence[Claim]) -> dict[bytes, Finding]:
+    """The files that no address reaches, by their paths."""
+    found: dict[bytes, Finding] = {}
+    if len(claims) > MOST_CLAIMS:
+        return found
+    if any(one.wildcard and not one.name for one in claims):
+        # What is alias-x to the account alias is meant to be x to everybody: only that counts.
+        alias = os.fsencode(host.config.qmail.alias + host.config.qmail.break_)
+        claims = [one for one in claims if one.name != alias]
+    for name in home.names:
+        why = _why_unreached(space, name, claims)
+        if why is not None:
+            path = home.home.rstrip(b"/") + b"/" + name
+            found[path] = Finding(why[0], why[1], path)
+    return found
 
 
 def _without_their_name(home: Survey) -> Iterator[Finding]:
@@ -135,7 +147,7 @@ def _without_assignment(host: Host, space: LocalSpace, of_vpopmail: set[_Home]) 
             yield Finding("V101", text, file, entry.line)
 
 
-def _unreached(space: LocalSpace, name: bytes, claims: Sequence[Claim]) -> tuple[str, str] | None:
+def _why_unreached(space: LocalSpace, name: bytes, claims: Sequence[Claim]) -> tuple[str, str] | None:
     """Why no address reaches the dot-qmail file `name`: a code and a text; None where one does."""
     rest = name[len(STEM) :]
     hidden: Claim | None = None

@@ -5,9 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from rcptgen.programs.shellast import Case, Command, Group, If, List, Literal, Redirected, Simple, Subshell, Word
+from rcptgen.programs.shellast import (
+    AndOr,
+    Case,
+    Command,
+    Group,
+    If,
+    List,
+    Literal,
+    Pipeline,
+    Redirected,
+    Simple,
+    Subshell,
+    Word,
+)
 from rcptgen.programs.shellparse import parse
-from rcptgen.programs.shellscan import Unsupported
+from rcptgen.programs.shellscan import ShellSyntaxError, Unsupported
 
 _STARTS_ANOTHER = {b"bouncesaying": 2, b"except": 1, b"condredirect": 2, b"exec": 1, b"command": 1}
 """Commands that run one of their words, and which."""
@@ -24,6 +37,21 @@ def calls(line: bytes) -> tuple[bytes, ...]:
     except Unsupported:
         return ()
     return tuple(dict.fromkeys(_of_list(tree))) if tree else ()
+
+
+@lru_cache(maxsize=4096)
+def plain_words(line: bytes) -> tuple[bytes, ...] | None:
+    """The words of a line that is one command, all written out; None where it is anything else."""
+    try:
+        tree = parse(line)
+    except (ShellSyntaxError, Unsupported):
+        return None
+    match tree:
+        case List(items=(AndOr(first=Pipeline(commands=(Simple(assignments=(), words=words),)), rest=()),)):
+            constants = tuple(map(_constant, words))
+            return tuple(one for one in constants if one is not None) if constants and None not in constants else None
+        case _:
+            return None
 
 
 def _of_list(tree: List | None) -> Iterator[bytes]:

@@ -492,10 +492,6 @@ class Home:
             return Presence.FAILED
         return Presence.NOT_FOUND if isinstance(found, Absent) else Presence.NOT_EXECUTABLE
 
-    def takes_mail(self, one: Instruction) -> bool:
-        """Whether the file or maildir of a line can be written to now."""
-        return self._mailbox(one)
-
     def finds(self, command: bytes) -> Presence:
         """What /bin/sh finds for a command that a line of this home runs."""
         return self._presence(command)

@@ -6,6 +6,7 @@ Done by the worker, as the owner of the home; nothing here decides about an addr
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -19,7 +20,7 @@ from rcptgen.qmail.home import Home, Judged
 from rcptgen.qmail.hostfiles import Finding
 from rcptgen.qmail.leads import Forwarded
 from rcptgen.qmail.model import QMAIL_PROGRAMS, Presence, ProgramModel
-from rcptgen.rules.outcome import HOME_STICKY, HOME_WRITABLE, Verdict
+from rcptgen.rules.outcome import HOME_STICKY, HOME_WRITABLE, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import (
     Absent,
@@ -32,6 +33,9 @@ from rcptgen.source.tree import (
     Regular,
     TooLarge,
 )
+
+_BOUNCING = Instruction(Action.PROGRAM, b"exit 100", 0, forward_only=False)
+"""A line behind another one tells whether any message comes so far: one that ends with 99 stops before it."""
 
 MOST_FINDINGS = 1000
 """Of one home; what comes then is not looked at."""
@@ -46,7 +50,7 @@ _ALWAYS = frozenset({*SPECIAL, *ORDINARY, *PROGRAMS, *QMAIL_PROGRAMS, b"export"}
 class Survey:
     """What was seen of one home.
 
-    `names` are those of its dot-qmail files, whatever they hold; `forwards` the lines in them
+    `names` are those of its dot-qmail files, whatever they hold, directories left out; `forwards` the lines in them
     that name an address, `programs` the last parts of the paths of what their lines run.
     `failed` says why nothing is known.
     """
@@ -91,14 +95,17 @@ class _Surveyor:
     def run(self, listing: Mapping[bytes, EntryType]) -> None:
         """Looks at every dot-qmail file."""
         home, found = self._home, self._found
-        found.names = sorted(name for name in listing if name == b".qmail" or name.startswith(b".qmail-"))
+        names = sorted(name for name in listing if name == b".qmail" or name.startswith(b".qmail-"))
         home.acting = True
         try:
             with home.tree.acting_as(home.identity):
-                for name in found.names:
+                for name in names:
                     if len(found.findings) >= MOST_FINDINGS:
                         return
-                    found.findings += self._file(name, home.content(name, listing[name]))
+                    content = home.content(name, listing[name])
+                    if not _may_be_directory(content, listing[name]):
+                        found.names.append(name)
+                    found.findings += self._file(name, content)
                 if VDELIVERMAIL in found.programs:
                     found.findings += domain_files(home.tree, home.home)
                     found.findings += hidden_mailboxes(home.tree, home.home, found.names)
@@ -204,10 +211,8 @@ class _Surveyor:
             text = older_database(home.tree, home.path(b""), words)
             if text:
                 yield Finding("L111", text, path, one.line)
-        variables = Variables.free(home.settings.path, home.user, home.home)
-        alone = Judged(b"", Instructions((one,)))
-        outcome = home.outcome(alone, variables)
-        if variables.touched:
+        outcome = self._outcome(one)
+        if outcome is None:
             return False
         if outcome.verdict is Verdict.DEFER:
             if not missing:
@@ -221,7 +226,15 @@ class _Surveyor:
             else:
                 yield Finding("L109", f"everything that comes here bounces ({outcome.reason})", path, one.line)
             return True
-        return False
+        beyond = self._outcome(one, _BOUNCING)
+        return beyond is not None and beyond.verdict is Verdict.DELIVER and not beyond.approximate
+
+    def _outcome(self, *lines: Instruction) -> Outcome | None:
+        """What lines come to by themselves; None where that hangs on the address."""
+        home = self._home
+        variables = Variables.free(home.settings.path, home.user, home.home)
+        outcome = home.outcome(Judged(b"", Instructions(lines)), variables)
+        return None if variables.touched else outcome
 
     def _commands(self, path: bytes, one: Instruction, commands: tuple[bytes, ...]) -> Generator[Finding, None, bool]:
         """The programs of a line, against what is on the host; whether one of them is missing."""
@@ -242,11 +255,18 @@ class _Surveyor:
         return missing
 
 
+def _may_be_directory(content: Reading, entry: EntryType) -> bool:
+    """Whether names with a slash may lead through it."""
+    if isinstance(content, NotRegular):
+        return stat.S_ISDIR(content.mode)
+    return isinstance(content, Refused | FailedForNow) and entry is not EntryType.REGULAR
+
+
 def _unread(path: bytes, content: Reading) -> Iterator[Finding]:
     """A name that leads to no file."""
     if isinstance(content, Refused):
         yield Finding("H112", "the owner may not read the file: its mail is deferred", path)
-    elif isinstance(content, NotRegular):
+    elif isinstance(content, NotRegular) and not stat.S_ISDIR(content.mode):
         yield Finding("H115", "no regular file: qmail-local passes over it", path)
     elif isinstance(content, Absent):
         yield Finding("H115", "a link to nothing: qmail-local passes over it", path)

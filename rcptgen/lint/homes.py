@@ -13,7 +13,6 @@ from rcptgen.localspace import Claim, LocalSpace
 from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
 from rcptgen.qmail.homewalk import is_default
 from rcptgen.qmail.hostfiles import Finding
-from rcptgen.qmail.users import Owner
 from rcptgen.reader import Report, State
 from rcptgen.rules.shown import shown
 from rcptgen.survey import VDELIVERMAIL, Survey
@@ -24,50 +23,46 @@ MOST_CLAIMS = 64
 
 STEM = b".qmail"
 
-_Home = tuple[int, int, bytes]
-
 
 def homes(host: Host, forwards: Forwards) -> Iterator[Finding]:
-    """Every home that owns names, once, however many entries lead to it."""
+    """Every home that owns names, once for each identity that reads it, however many entries lead to it."""
     if host.users_damage:
         return
     space = host.space()
     lines = ForwardLines(host, forwards)
-    of_vpopmail: set[_Home] = set()
-    for home, claims in _surveyed(host, space, _by_home(space)):
-        if VDELIVERMAIL in home.programs:
-            of_vpopmail.add(_home_of(claims[0].owner))
-        unreached = _unreached(host, space, home, claims)
+    of_vpopmail: set[bytes] = set()
+    for surveys, claims in _surveyed(host, space):
+        unreached = _unreached(host, space, surveys, claims)
         yield from unreached.values()
-        yield from _of_home(host, home, claims, unreached)
-        yield from lines.add(one for one in home.forwards if one.file not in unreached)
+        yield from dict.fromkeys(one for home in surveys for one in _of_home(host, home, claims, unreached))
+        for home in surveys:
+            if VDELIVERMAIL in home.programs:
+                of_vpopmail.add(home.home)
+            yield from lines.add(one for one in home.forwards if one.file not in unreached)
     yield from lines.rest()
     yield from _without_assignment(host, space, of_vpopmail)
 
 
-def _home_of(owner: Owner) -> _Home:
-    return owner.uid, owner.gid, owner.home
-
-
-def _by_home(space: LocalSpace) -> dict[_Home, list[tuple[bytes, bool]]]:
+def _by_home(space: LocalSpace) -> dict[bytes, list[tuple[bytes, bool]]]:
     """The claims to each home, as their names and whether they are wildcards: an object each would be many."""
-    found: dict[_Home, list[tuple[bytes, bool]]] = {}
+    found: dict[bytes, list[tuple[bytes, bool]]] = {}
     for claim in space.claims_below(b""):
         if claim.fixed is None:
-            known = found.setdefault(_home_of(claim.owner), [])
+            known = found.setdefault(claim.owner.home.rstrip(b"/"), [])
             if len(known) <= MOST_CLAIMS:
                 known.append((claim.name, claim.wildcard))
     return found
 
 
-def _surveyed(
-    host: Host, space: LocalSpace, claims: dict[_Home, list[tuple[bytes, bool]]]
-) -> Iterator[tuple[Survey, list[Claim]]]:
-    """Every home with its survey and its claims, some at a time."""
-    rest = iter(claims.values())
+def _surveyed(host: Host, space: LocalSpace) -> Iterator[tuple[list[Survey], list[Claim]]]:
+    """Every home with its surveys, one for each identity, and its claims, some at a time."""
+    rest = iter(_by_home(space).values())
     while stretch := list(islice(rest, STRETCH)):
         some = [[space.claimed(name, wildcard) for name, wildcard in names] for names in stretch]
-        yield from zip(host.units.surveys([one[0].owner for one in some]), some, strict=True)
+        owners = [list({(one.owner.uid, one.owner.gid): one.owner for one in claims}.values()) for claims in some]
+        surveys = host.units.surveys([one for each in owners for one in each])
+        for claims, each in zip(some, owners, strict=True):
+            yield list(islice(surveys, len(each))), claims
 
 
 def _of_home(host: Host, home: Survey, claims: Sequence[Claim], unreached: Container[bytes]) -> Iterator[Finding]:
@@ -79,7 +74,9 @@ def _of_home(host: Host, home: Survey, claims: Sequence[Claim], unreached: Conta
             yield _with_entry(host, one, claims)
 
 
-def _unreached(host: Host, space: LocalSpace, home: Survey, claims: Sequence[Claim]) -> dict[bytes, Finding]:
+def _unreached(
+    host: Host, space: LocalSpace, surveys: Sequence[Survey], claims: Sequence[Claim]
+) -> dict[bytes, Finding]:
     """The files that no address reaches, by their paths."""
     found: dict[bytes, Finding] = {}
     if len(claims) > MOST_CLAIMS:
@@ -88,11 +85,12 @@ def _unreached(host: Host, space: LocalSpace, home: Survey, claims: Sequence[Cla
         # What is alias-x to the account alias is meant to be x to everybody: only that counts.
         alias = os.fsencode(host.config.qmail.alias + host.config.qmail.break_)
         claims = [one for one in claims if one.name != alias]
-    for name in home.names:
-        why = _why_unreached(space, name, claims)
-        if why is not None:
+    for home in surveys:
+        for name in home.names:
             path = home.home.rstrip(b"/") + b"/" + name
-            found[path] = Finding(why[0], why[1], path)
+            why = None if path in found else _why_unreached(space, name, claims)
+            if why is not None:
+                found[path] = Finding(why[0], why[1], path)
     return found
 
 
@@ -132,7 +130,7 @@ def _entry(host: Host, claim: Claim) -> tuple[bytes, int]:
     return (host.directory + b"/users/assign", line) if line else (host.users_file, 0)
 
 
-def _without_assignment(host: Host, space: LocalSpace, of_vpopmail: set[_Home]) -> Iterator[Finding]:
+def _without_assignment(host: Host, space: LocalSpace, of_vpopmail: set[bytes]) -> Iterator[Finding]:
     """Virtual domains that come to a vdelivermail which will not find their users (vpopmail.c: vget_assign)."""
     file = host.routing.virtualdomains_file
     for entry in host.routing.virtualdomains if of_vpopmail else ():
@@ -140,7 +138,7 @@ def _without_assignment(host: Host, space: LocalSpace, of_vpopmail: set[_Home]) 
         if not entry.value or not domain or b"@" in domain or domain.startswith(b"."):
             continue
         claim = space.claim(entry.value + b"-")
-        if _home_of(claim.owner) not in of_vpopmail or host.routing.locals_.get(domain) is not None:
+        if claim.owner.home not in of_vpopmail or host.routing.locals_.get(domain) is not None:
             continue
         if host.users is None or not host.users.has_wildcard(domain + b"-"):
             text = f"users/cdb has no +{shown(domain)}-, under which vdelivermail looks for the users of that domain"

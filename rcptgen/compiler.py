@@ -43,13 +43,13 @@ def compile_host(
                 State.open(request.state).close()
             place = lock_path(request.state, request.outputs[0].path)
             stack.enter_context(publishing_lock(place, request.wait))
-        host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False, workers=_workers()))
+        host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False, workers=usable_workers()))
         result = _compile(_run(host, config, request, progress, stack))
     result.seconds = time.monotonic() - begun
     return result
 
 
-def _workers() -> int:
+def usable_workers() -> int:
     """How many processes may read homes."""
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 import click
 
 from rcptgen.cli import Globals, safe
+from rcptgen.compiler import usable_workers
 from rcptgen.errors import UsageTrouble
 from rcptgen.host import Host
 from rcptgen.lint import Finding, Page, Severity, lint, pages
+from rcptgen.lint.pages import common_text
 from rcptgen.reader import State
 from rcptgen.rules.shown import as_json, shown
 
 MOST_OF_ONE = 100
 """Findings of one code that are told one by one to a person."""
 
+_STAND = "Both examples stand on this host, and name what is different from it:"
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
@@ -35,12 +38,12 @@ def command(given: Globals, as_object: bool, ignore: tuple[str, ...], explain: s
     """
     known = pages()
     if explain is not None:
-        click.echo(_known(explain, known).text, nl=False)
+        click.echo(f"{_known(explain, known).text}\n{_STAND}\n\n```toml\n{common_text()}```")
         return 0
     ignored = {_known(code, known).code for code in ignore}
     given.need_root()
     counts: Counter[Severity] = Counter()
-    with Host.open(given.root, given.config(), look_at_mailboxes=False) as host:
+    with Host.open(given.root, given.config(), look_at_mailboxes=False, workers=usable_workers()) as host:
         found = _counted(lint(host, ignored), known, counts)
         if as_object:
             _as_object(found, known, counts)

@@ -67,7 +67,12 @@ def pages() -> dict[str, Page]:
 
 def common_host() -> dict[str, Any]:
     """The host on which all examples stand, as a table of names."""
-    return tomllib.loads(_text("host.toml"))
+    return tomllib.loads(common_text())
+
+
+def common_text() -> str:
+    """The same as it is written."""
+    return _text("host.toml")
 
 
 def _text(name: str) -> str:

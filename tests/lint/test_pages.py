@@ -65,3 +65,10 @@ def test_pages_say_what_to_do() -> None:
         assert page.advice.endswith("."), page.code
         assert "\n" not in page.advice, page.code
         assert page.bad != page.good, page.code
+
+
+@pytest.mark.needs("checkout")
+def test_every_code_stands_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "lint.md").read_text()
+    table = re.findall(r"^\| ([A-Z]\d{3}) \| ([a-z]+) \| (.+) \|$", text, re.MULTILINE)
+    assert table == [(page.code, str(page.severity), page.title) for page in pages().values()]

@@ -6,6 +6,7 @@ Done by the worker, as the owner of the home; nothing here decides about an addr
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -38,9 +39,12 @@ _BOUNCING = Instruction(Action.PROGRAM, b"exit 100", 0, forward_only=False)
 """A line behind another one tells whether any message comes so far: one that ends with 99 stops before it."""
 
 MOST_FINDINGS = 1000
-"""Of one home; what comes then is not looked at."""
+"""Of one home; what comes then is not looked at, and that is told."""
 
 X_BIT = 0o100
+_SUSPICIOUS = re.compile(rb"[\r \t~<,]|^&(?:[|./]|$)", re.MULTILINE)
+"""In a file without any of this every forward looks like an address."""
+
 VDELIVERMAIL = b"vdelivermail"
 FASTFORWARD = b"fastforward"
 _ALWAYS = frozenset({*SPECIAL, *ORDINARY, *PROGRAMS, *QMAIL_PROGRAMS, b"export"})
@@ -50,9 +54,9 @@ _ALWAYS = frozenset({*SPECIAL, *ORDINARY, *PROGRAMS, *QMAIL_PROGRAMS, b"export"}
 class Survey:
     """What was seen of one home.
 
-    `names` are those of its dot-qmail files, whatever they hold, directories left out; `forwards` the lines in them
-    that name an address, `programs` the last parts of the paths of what their lines run.
-    `failed` says why nothing is known.
+    `names` are those of its dot-qmail files, whatever they hold, directories left out;
+    `forwards` the lines in them that name an address, `programs` the last parts of the paths
+    of what their lines run.  `failed` says why nothing, or not all, is known.
     """
 
     home: bytes
@@ -90,7 +94,6 @@ class _Surveyor:
         self._home = home
         self._models = models
         self._found = found
-        self._names: set[bytes] = set()
 
     def run(self, listing: Mapping[bytes, EntryType]) -> None:
         """Looks at every dot-qmail file."""
@@ -101,6 +104,7 @@ class _Surveyor:
             with home.tree.acting_as(home.identity):
                 for name in names:
                     if len(found.findings) >= MOST_FINDINGS:
+                        found.failed = f"more than {MOST_FINDINGS} findings: the files from {shown(name)} on"
                         return
                     content = home.content(name, listing[name])
                     if not _may_be_directory(content, listing[name]):
@@ -152,8 +156,7 @@ class _Surveyor:
 
     def _forwards(self, path: bytes, data: bytes) -> Iterator[Finding]:
         """Lines that are other than they look."""
-        suspicious = b"\r" in data or b" " in data or b"\t" in data or b"~" in data or b"<" in data or b"&\n" in data
-        if not suspicious:
+        if _SUSPICIOUS.search(data) is None:
             return
         for number, raw in enumerate(data.split(b"\n"), 1):
             line = raw.rstrip(b" \t")
@@ -280,4 +283,5 @@ def _no_address(line: bytes) -> bool:
     text = line.removeprefix(b"&")
     if not text:
         return line == b"&"
-    return text.startswith((b"~", b" ", b"\t")) or b"<" in text or b"," in text or (b" " in text and b'"' not in text)
+    odd = text.startswith((b"~", b" ", b"\t", b"|", b".", b"/"))
+    return odd or b"<" in text or b"," in text or (b" " in text and b'"' not in text)

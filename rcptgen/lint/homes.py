@@ -165,8 +165,8 @@ def _why_unreached(space: LocalSpace, name: bytes, claims: Sequence[Claim]) -> t
             return None
         hidden = answer
     if hidden is not None:
-        whose = shown(hidden.owner.home)
-        return "H107", f"the names that it is for belong to the home {whose}, by {shown(hidden.name)!r}"
+        whose = f"the home {shown(hidden.owner.home)}" if hidden.fixed is None else "nobody who could get mail"
+        return "H107", f"the names that it is for belong to {whose}, by {shown(hidden.name)!r}"
     if misspelt is not None:
         return misspelt
     wanted = ", ".join(sorted({repr(shown(STEM + claim.owner.dash + claim.pre)) for claim in claims})[:3])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterator
 
 from rcptgen.host import Host
@@ -11,9 +12,6 @@ from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Directory, Regular, SourceTree
 
 CONTROLS = (b"locals", b"virtualdomains", b"me", b"envnoathost", b"percenthack")
-TICKS = 100
-"""USER_HZ, in which proc(5) counts: the same on every Linux that qmail runs on."""
-
 _STARTED = 19
 """Where starttime stands in /proc/PID/stat, counted from what follows the name of the program."""
 
@@ -46,7 +44,7 @@ def _started(root: bytes) -> float | None:
         with directory:
             names = directory.names()
         ticks = [_ticks(tree, name) for name, _ in names if name.isdigit()] if isinstance(names, list) else []
-    return max((booted + one / TICKS for one in ticks if one is not None), default=None)
+    return max((booted + one / os.sysconf("SC_CLK_TCK") for one in ticks if one is not None), default=None)
 
 
 def _booted(tree: SourceTree) -> int | None:

@@ -13,6 +13,7 @@ from rcptgen.host import Host
 from rcptgen.lint.accepting import accepting
 from rcptgen.lint.control import control_files
 from rcptgen.lint.domains import control_domains
+from rcptgen.lint.forwards import DeadNames, ForwardLines
 from rcptgen.lint.homes import homes
 from rcptgen.lint.pages import Page, Severity, pages
 from rcptgen.lint.running import control_files_in_force
@@ -28,13 +29,14 @@ def lint(host: Host, ignore: Collection[str] = ()) -> Iterator[Finding]:
     The order is that of the checks; within a file that of its lines.
     """
     forwards = Forwards(host)
+    lines = ForwardLines(host, forwards)
     checks = (
         control_files(host),
         control_domains(host),
         control_files_in_force(host),
         users(host),
-        homes(host, forwards),
-        accepting(host, forwards),
+        homes(host, lines),
+        accepting(host, DeadNames(forwards, lines)),
     )
     for check in checks:
         for found in check:

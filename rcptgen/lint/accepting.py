@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from heapq import nsmallest
 
-from rcptgen.forwards import Forwards
 from rcptgen.host import Domain, DomainKind, Host
 from rcptgen.lint.forwards import DeadNames
 from rcptgen.policy import Policy, Shaped
@@ -47,10 +46,9 @@ class _Widened:
     rules: int = 0
 
 
-def accepting(host: Host, forwards: Forwards) -> Iterator[Finding]:
+def accepting(host: Host, dead: DeadNames) -> Iterator[Finding]:
     """The domains in turn, and at the end the wildcards by what they let in."""
     policy = Policy(host)
-    dead = DeadNames(forwards)
     found: dict[tuple[bytes, bytes, int], _Wildcard] = {}
     widened: dict[_Place, _Widened] = {}
     domains = [one for one in host.domains() if one.kind is not DomainKind.RELAY]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rcptgen.forwards import Forwards
 from rcptgen.host import Domain, Host
@@ -17,6 +17,9 @@ from rcptgen.rules.table import Table
 MOST_WAITING = 5000
 """Forward lines that are followed together."""
 
+MOST_REMEMBERED = 500_000
+"""Files of which it is known that they forward to somebody; the names of others are followed one by one."""
+
 
 class ForwardLines:
     """The forward lines of homes, followed some thousands at a time."""
@@ -25,9 +28,14 @@ class ForwardLines:
         self._host = host
         self._forwards = forwards
         self._waiting: list[Forwarded] = []
+        self._with_lines: set[int] = set()
+        self._with_dead_lines: set[bytes] = set()
 
-    def add(self, lines: Iterable[Forwarded]) -> Iterator[Finding]:
+    def add(self, lines: Sequence[Forwarded]) -> Iterator[Finding]:
         """Takes more lines; what is found of those that waited long enough."""
+        if len(self._with_lines) < MOST_REMEMBERED:
+            # Their hashes will do, and cost no path each: at worst a name is not told.
+            self._with_lines.update(hash(one.file) for one in lines)
         self._waiting += (one for one in lines if isinstance(self._host.routing.route(one.address), Local))
         if len(self._waiting) >= MOST_WAITING:
             yield from self.rest()
@@ -39,8 +47,13 @@ class ForwardLines:
         why = dict(zip(dead, self._reasons(dead), strict=True))
         for one in lines:
             if one.address in why:
+                self._with_dead_lines.add(one.file)
                 code, text = why[one.address]
                 yield Finding(code, text, one.file, one.line)
+
+    def lead_somewhere(self, file: bytes) -> bool:
+        """Whether a file is known to have forward lines, and none of them leads to nobody."""
+        return hash(file) in self._with_lines and file not in self._with_dead_lines
 
     def _reasons(self, dead: Sequence[bytes]) -> Iterator[tuple[str, str]]:
         for address, lead in zip(dead, self._forwards.leads(dead), strict=True):
@@ -57,8 +70,9 @@ class ForwardLines:
 class DeadNames:
     """The names of domains that are only forwarded to what is dead, each file of them told once."""
 
-    def __init__(self, forwards: Forwards) -> None:
+    def __init__(self, forwards: Forwards, lines: ForwardLines) -> None:
         self._forwards = forwards
+        self._lines = lines
         self._told: set[tuple[bytes, int]] = set()
         self._waiting: dict[bytes, Outcome] = {}
 
@@ -67,8 +81,9 @@ class DeadNames:
         for outcome, names in table.groups.items():
             if is_forwarding(outcome):
                 for name in names:
-                    if name and b"%" not in name:
-                        self._waiting[name + b"@" + domain.name] = outcome.at(name)
+                    found = outcome.at(name)
+                    if name and b"%" not in name and not self._lines.lead_somewhere(found.file):
+                        self._waiting[name + b"@" + domain.name] = found
 
     def rest(self) -> Iterator[Finding]:
         """What is found of all that were taken since the last time."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 
-from rcptgen.forwards import Forwards
 from rcptgen.host import Host
 from rcptgen.lint.forwards import ForwardLines
 from rcptgen.localspace import Claim, LocalSpace
@@ -24,12 +23,11 @@ MOST_CLAIMS = 64
 STEM = b".qmail"
 
 
-def homes(host: Host, forwards: Forwards) -> Iterator[Finding]:
+def homes(host: Host, lines: ForwardLines) -> Iterator[Finding]:
     """Every home that owns names, once for each identity that reads it, however many entries lead to it."""
     if host.users_damage:
         return
     space = host.space()
-    lines = ForwardLines(host, forwards)
     of_vpopmail: set[bytes] = set()
     for surveys, claims in _surveyed(host, space):
         unreached = _unreached(host, space, surveys, claims)
@@ -38,7 +36,7 @@ def homes(host: Host, forwards: Forwards) -> Iterator[Finding]:
         for home in surveys:
             if VDELIVERMAIL in home.programs:
                 of_vpopmail.add(home.home)
-            yield from lines.add(one for one in home.forwards if one.file not in unreached)
+            yield from lines.add([one for one in home.forwards if one.file not in unreached])
     yield from lines.rest()
     yield from _without_assignment(host, space, of_vpopmail)
 

@@ -41,6 +41,8 @@ LINES = {
     "&ann@far.example\n": [],
     "ann@far.example\n\nbob@far.example\n": [],
     "joe-nosuch\nann@far.example\n": [("F101", 1)],
+    "|forward joe-nosuch@example.org\n": [("F103", 1)],
+    "|forward joe-nosuch@example.org ann@far.example\n": [],
     "# &\nann@far.example\n": [],
 }
 

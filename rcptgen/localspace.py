@@ -125,6 +125,11 @@ class LocalSpace:
             return self._made(lowered, False, raw)
         return self._covering(lowered)
 
+    def claimed(self, name: bytes, wildcard: bool) -> Claim:
+        """The claim that stands under a name, as `claims_below` gave it."""
+        raw = (self._wildcards if wildcard else self._exact).get(name)
+        return self.alias() if raw is None else self._made(name, wildcard, raw)
+
     def alias(self) -> Claim:
         """The claim of the alias account to whatever nobody else owns (qmail-getpw.c: main)."""
         if self._alias is None:

@@ -24,7 +24,9 @@ from rcptgen.programs.shell import run_line
 from rcptgen.programs.shellparse import plain_command
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
+from rcptgen.qmail.homeleads import leads as home_leads
 from rcptgen.qmail.hometable import HomeTable, home_tables
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Outcome, Verdict
@@ -44,6 +46,7 @@ from rcptgen.source.tree import (
     Status,
     TooLarge,
 )
+from rcptgen.survey import Survey, survey
 
 MOST_HOMES = 4096
 MOST_OPEN_HOMES = 256
@@ -260,6 +263,17 @@ class Reader:
                 home.close()
         return found
 
+    def surveys(self, owners: Sequence[Owner]) -> list[Survey]:
+        """What a person should look at in each home."""
+        return [self._surveyed(owner) for owner in owners]
+
+    def _surveyed(self, owner: Owner) -> Survey:
+        home = self._opened(owner)
+        try:
+            return survey(home, self._models)
+        finally:
+            home.close()
+
     def _report(self, owner: Owner, home: Home, table: Table) -> Report:
         if home.failure is not None:
             return Report(owner.home, State.FAILED, os.strerror(home.failure.errno))
@@ -284,6 +298,12 @@ class Reader:
             found = home.judge(one.owner.dash, one.extension, one.local, one.host, steps if explain else None)
             answers.append((found, steps))
         return answers
+
+    def leads(self, questions: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+        """What the homes do with the addresses, and where their mail goes."""
+        return [
+            home_leads(self._home(one.owner), one.owner.dash, one.extension, one.local, one.host) for one in questions
+        ]
 
 
 def _no_shortage(found: object, doing: str) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ from rcptgen.errors import Shortage
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Step
 from rcptgen.qmail.hometable import HomeTable
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Account, Found, Question, Report, State, WorkerLost
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -26,6 +27,7 @@ from rcptgen.source.tree import (
     FailedForNow,
     Identity,
 )
+from rcptgen.survey import Survey
 from rcptgen.worker import Silent, Worker
 
 MOST_SILENT_SIBLINGS = 2
@@ -41,6 +43,7 @@ TABLES_KEPT = 8192
 PASSING_KEPT = 512
 NAMES_KEPT = 400_000
 BATCH = 1000
+SURVEYED = 100
 MOST_PENDING = 4
 SMALL_REQUEST = 24 << 10
 """Requests that a worker may have before it, and the bytes from which a request waits until there are none."""
@@ -239,6 +242,18 @@ class Units:
         self.collect()
         return self._each(owners, _home_of, ask, lambda owner, reason: 0)
 
+    def surveys(self, owners: Sequence[Owner]) -> Iterator[Survey]:
+        """What a person should look at in each home, in their order; nothing is known of one that does not answer."""
+
+        def ask(some: Sequence[Owner]) -> list[Survey]:
+            found: list[Survey] = self.worker.ask("surveys", some)
+            return found
+
+        for at in range(0, len(owners), SURVEYED):
+            self.collect()
+            some = owners[at : at + SURVEYED]
+            yield from self._each(some, _home_of, ask, lambda owner, reason: Survey(owner.home, failed=reason))
+
     def ahead(self, wanted: Iterable[tuple[Owner, Sequence[View]]]) -> None:
         """Begins to read homes that will be wanted next, in one go; what does not answer is left to `table`."""
         self._drain()
@@ -341,6 +356,22 @@ class Units:
                 ask,
                 lambda one, reason: (Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, one.owner.home), []),
             )
+        return answers
+
+    def leads(self, questions: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+        """What the homes do with the addresses and where their mail goes, in the order of the questions."""
+
+        def ask(some: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+            found: list[tuple[Outcome, Leads]] = self.worker.ask("leads", some)
+            return found
+
+        def instead(one: Question, reason: str) -> tuple[Outcome, Leads]:
+            return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, one.owner.home), Leads(other=reason)
+
+        self.collect()
+        answers: list[tuple[Outcome, Leads]] = []
+        for batch in _batches(questions):
+            answers += self._each(batch, lambda one: _home_of(one.owner), ask, instead)
         return answers
 
     @property

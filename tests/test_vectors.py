@@ -17,6 +17,7 @@ from hosts import Vector, load_vectors
 from rcptgen.compiler import Output, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.host import DomainRules, Host
+from rcptgen.lint import lint, pages
 from rcptgen.targets import target
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -89,6 +90,14 @@ def test_the_compiled_file_agrees_with_the_real_programs(
             wrong.append((probe, answer))
     reader.close()
     assert not wrong
+
+
+def test_lint_looks_at_everything(root: Path, config: Config) -> None:
+    with Host.open(root, config, look_at_mailboxes=False) as host:
+        for one in lint(host):
+            assert one.code in pages()
+            assert one.file.startswith(b"/")
+            assert one.text
 
 
 def _unsayable(result: Result, address: bytes) -> bool:

@@ -41,6 +41,7 @@ COMMANDS = {
     "history": "history",
     "rollback": "rollback",
     "resume": "resume",
+    "lint": "lint",
 }
 
 PATH = click.Path(readable=False)

@@ -35,7 +35,7 @@ class Read(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something a person should look at; `code` is stable."""
+    """Something a person should look at; `code` is that of its page (`rcptgen lint --explain CODE`)."""
 
     code: str
     text: str
@@ -189,10 +189,10 @@ class HostFiles:
             return
         if assign.problem:
             text = f"qmail-newu refuses this file ({assign.problem}) and leaves users/cdb as it is"
-            yield Finding("assign-format", text, file, assign.problem_line)
+            yield Finding("U103", text, file, assign.problem_line)
         if self.users is None and not self.users_damage:
-            yield Finding("assign-no-cdb", "users/assign has no users/cdb: qmail does not look at it", file)
+            yield Finding("U101", "users/assign has no users/cdb: qmail does not look at it", file)
         elif self.users is not None and not assign.problem:
             for name, line, what in differences(assign, self.users):
                 text = f"{shown(name)!r} {what}; qmail obeys users/cdb"
-                yield Finding("assign-stale", text, file, line)
+                yield Finding("U102", text, file, line)

@@ -1,0 +1,101 @@
+"""`rcptgen lint`: what is wrong or wasteful on the host, and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+
+import click
+
+from rcptgen.cli import Globals, safe
+from rcptgen.compiler import workers
+from rcptgen.errors import UsageTrouble
+from rcptgen.host import Host
+from rcptgen.lint import Finding, Page, Severity, lint, pages
+from rcptgen.lint.pages import common_text
+from rcptgen.reader import State
+from rcptgen.rules.shown import as_json, shown
+
+MOST_OF_ONE = 100
+"""Findings of one code that are told one by one to a person."""
+
+_STAND = "Both examples stand on this host, and name what is different from it:"
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
+
+
+@click.command("lint")
+@click.option("--json", "as_object", is_flag=True, help="One JSON object.")
+@click.option("--ignore", metavar="CODE", multiple=True, help="Leave out what has this code; may be given again.")
+@click.option(
+    "--explain", metavar="CODE", help="Show the page of a code, with a bad and a good example, and nothing else."
+)
+@click.pass_obj
+def command(given: Globals, as_object: bool, ignore: tuple[str, ...], explain: str | None) -> int:
+    """Say what is wrong or wasteful on the host: file and line, a code, and what to do.
+
+    Status 1 when there are errors, 0 when there are none, 2 when something could not be looked at.
+    """
+    known = pages()
+    if explain is not None:
+        click.echo(f"{_known(explain, known).text}\n{_STAND}\n\n```toml\n{common_text()}```")
+        return 0
+    ignored = {_known(code, known).code for code in ignore}
+    given.need_root()
+    counts: Counter[Severity] = Counter()
+    with Host.open(given.root, given.config(), look_at_mailboxes=False, workers=workers()) as host:
+        found = _counted(lint(host, ignored), known, counts)
+        if as_object:
+            _as_object(found, known, counts)
+        else:
+            _as_text(found, known, counts, quiet=given.quiet)
+        failed = [one for one in host.units.unhealthy() if one.state is State.FAILED]
+    for one in failed:
+        click.echo(f"rcptgen: {shown(one.path)}: not looked at: {safe(one.reason)}", err=True)
+    return UsageTrouble.status if failed else int(counts[Severity.ERROR] > 0)
+
+
+def _known(code: str, known: dict[str, Page]) -> Page:
+    page = known.get(code.upper())
+    if page is None:
+        raise click.UsageError(f"{safe(code)} is no code; docs/lint.md lists them: {', '.join(known)}")
+    return page
+
+
+def _counted(findings: Iterator[Finding], known: dict[str, Page], counts: Counter[Severity]) -> Iterator[Finding]:
+    for one in findings:
+        counts[known[one.code].severity] += 1
+        yield one
+
+
+def _as_text(findings: Iterator[Finding], known: dict[str, Page], counts: Counter[Severity], *, quiet: bool) -> None:
+    told: Counter[str] = Counter()
+    for one in findings:
+        page = known[one.code]
+        told[one.code] += 1
+        if told[one.code] > MOST_OF_ONE:
+            continue
+        place = f"{shown(one.file)}:{one.line}" if one.line else shown(one.file)
+        head = click.style(f"{page.severity} {one.code}", fg=_COLOURS[page.severity])
+        click.echo(f"{place}: {head}: {safe(one.text)}\n    {page.advice}")
+    for code, number in told.items():
+        if number > MOST_OF_ONE:
+            click.echo(f"and {number - MOST_OF_ONE} more of {code}: {known[code].title} (--json tells them all)")
+    if not quiet:
+        summary = ", ".join(f"{counts[one]} {one}{'' if counts[one] == 1 else 's'}" for one in Severity)
+        click.echo(f"rcptgen: {summary}", err=True)
+
+
+def _as_object(findings: Iterator[Finding], known: dict[str, Page], counts: Counter[Severity]) -> None:
+    """One object, written as it is found: a host may have a million findings."""
+    between = '{"version": 1, "findings": ['
+    for one in findings:
+        click.echo(between + json.dumps(_members(one, known[one.code])), nl=False)
+        between = ", "
+    start = between if between != ", " else ""
+    click.echo(f"{start}], {json.dumps({'counts': {str(s): counts[s] for s in Severity}})[1:]}")
+
+
+def _members(one: Finding, page: Page) -> dict[str, object]:
+    place = {**as_json("file", one.file), "line": one.line}
+    return {"code": one.code, "severity": str(page.severity), **place, "text": safe(one.text), "advice": page.advice}

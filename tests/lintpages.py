@@ -1,0 +1,50 @@
+"""The hosts that the pages of `rcptgen lint` describe, laid down."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from hosts import Dir, File, Host, Link, Thing, cdb_bytes, qmail_newu
+
+from rcptgen.lint.pages import common_host
+
+
+def lay(root: Path, example: str) -> Host:
+    """The host of an example (TOML, see rcptgen/lint/pages/host.toml) below `root`."""
+    table = {**common_host(), **tomllib.loads(example)}
+    laid = Host(root, {name: _thing(name, what) for name, what in table.items()})
+    for name, what in table.items():
+        if isinstance(what, dict) and isinstance(what.get("mtime"), dt.datetime):
+            when = what["mtime"].timestamp()
+            os.utime(laid.path(name), (when, when))
+    return laid
+
+
+def _thing(name: str, what: Any) -> Any:
+    if what is False:
+        return None
+    if isinstance(what, str) or name == "passwd":
+        return what
+    more = {key: what[key] for key in ("mode", "uid", "gid") if key in what}
+    if "dir" in what:
+        return Dir(**more)
+    if "link" in what:
+        return Link(what["link"])
+    thing: Thing = File(_content(what), **more)
+    return thing
+
+
+def _content(what: dict[str, Any]) -> str | bytes:
+    if "cdb" in what:
+        return cdb_bytes([(os.fsencode(key), os.fsencode(value)) for key, value in what["cdb"].items()])
+    if "assign" in what:
+        return qmail_newu(os.fsencode(what["assign"]))
+    if "repeat" in what:
+        text: str = what["repeat"] * what["times"]
+        return text
+    found: str = what["content"]
+    return found

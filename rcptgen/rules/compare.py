@@ -228,6 +228,7 @@ class _Comparison:
         regions = {} if some is None else dict.fromkeys(sorted(old.prefixes.keys() | new.prefixes.keys()), some)
         self._regions = Table({}, regions)
         self._had, self._have = _differing(old, new)
+        self._stood, self._stands = _Index(self._had), _Index(self._have)
         self._refused_before, self._refused_now = _refused(old), _refused(new)
 
     def run(self) -> Iterator[Change]:
@@ -327,12 +328,12 @@ class _Comparison:
         if new is not None or not (covering and covering[1].accepted):
             hides = covering[0] if new is not None and covering and covering[1].accepted else None
             new = new.at(name) if new is not None else covering and covering[1]
-            return Change(What.LOST, name, False, _stands(self._had, name), new, hides)
+            return Change(What.LOST, name, False, self._stood.at(name), new, hides)
         over = self._speaks(name)
         if over is not None and over.opens:
             over.swallows.name(name)
             return None
-        return _other_kind(name, _stands(self._had, name), covering[1])
+        return _other_kind(name, self._stood.at(name), covering[1])
 
     def _come(self, name: bytes) -> Change | None:
         """A name that is accepted by a rule of its own, and was not before."""
@@ -344,7 +345,7 @@ class _Comparison:
         if over is not None and (over.what is What.GAINED or (before and over.what is not What.HIDDEN)):
             over.spares.name(name)
             return None
-        new = _stands(self._have, name)
+        new = self._stands.at(name)
         if before and covering is not None:
             return _other_kind(name, covering[1], new)
         hides = covering[0] if covering is not None and covered else None
@@ -356,7 +357,7 @@ class _Comparison:
         before, after = _by_kind(self._had), _by_kind(self._have)
         pairs = ((one, other) for kind, one in before.items() for into, other in after.items() if into is not kind)
         for name in merge(*(one.common(other) for one, other in pairs)):
-            yield Change(What.CHANGED, name, False, _stands(self._had, name), _stands(self._have, name))
+            yield Change(What.CHANGED, name, False, self._stood.at(name), self._stands.at(name))
 
     def _still_refused(self, *, opened: bool) -> Iterator[Change]:
         """Names with a refusal of their own below wildcards that accepted before, or do now (`opened`)."""
@@ -453,7 +454,24 @@ def _by_kind(parts: _Parts) -> dict[Kind, Names]:
     return {kind: Names.union(some) for kind, some in found.items()}
 
 
-def _stands(parts: _Parts, name: bytes) -> Outcome:
-    """The outcome of an exact rule that is known to be in `parts`."""
-    few, last = parts[:-1], parts[-1][0]
-    return next((outcome for outcome, names in few if name in names), last).at(name)
+class _Index:
+    """The outcomes of exact rules; a table may have as many groups of them as the host has homes."""
+
+    __slots__ = ("_large", "_last", "_small", "_taken_apart")
+
+    def __init__(self, parts: _Parts) -> None:
+        # The largest group, which comes last, has whatever the others do not have.
+        self._last = parts[-1][0] if parts else None
+        self._small = [one for one in parts[:-1] if len(one[1]) <= STRETCH]
+        self._large = [one for one in parts[:-1] if len(one[1]) > STRETCH]
+        self._taken_apart: dict[bytes, Outcome] | None = None
+
+    def at(self, name: bytes) -> Outcome:
+        """The outcome of a name that is known to be in one of them."""
+        if self._taken_apart is None:
+            self._taken_apart = {name: outcome for outcome, names in self._small for name in names}
+        found = self._taken_apart.get(name)
+        if found is None:
+            found = next((outcome for outcome, names in self._large if name in names), self._last)
+        assert found is not None, "the name is in one of them"
+        return found.at(name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 import tracemalloc
+from dataclasses import replace
 
+import pytest
 from applied import Applied, accepted, around
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -260,3 +262,20 @@ def test_what_is_equal_makes_no_objects() -> None:
     assert len(found) == 1001
     assert peak < 6 * len(joined)
     assert time.process_time() - begun < 120
+
+
+def test_a_table_of_very_many_groups_is_not_searched_for_every_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of as many homes, each with a file of its own: the local domain of a large host."""
+    asked = 0
+    contains = Names.__contains__
+
+    def counted(names: Names, name: bytes) -> bool:
+        nonlocal asked
+        asked += 1
+        return contains(names, name)
+
+    monkeypatch.setattr(Names, "__contains__", counted)
+    exact = {b"%04d" % n: replace(MAILBOX, file=b"/home/%04d" % n) for n in range(2000)}
+    found = list(changes(Table({}, {}), Table(exact, {b"%04d-" % n: MAILBOX for n in range(100)})))
+    assert len(found) == 2100
+    assert asked <= 2 * len(found)

@@ -18,6 +18,7 @@ from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Settings, Step
 from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.hostfiles import HostFiles
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.routing import Local, Remote
 from rcptgen.qmail.users import DamagedUsers, Hit, Owner, usable_ids
@@ -154,21 +155,8 @@ class Host:
 
     def _follow(self, addresses: Sequence[bytes | str], *, explain: bool) -> list[Trace]:
         wanted = [os.fsencode(one) if isinstance(one, str) else one for one in addresses]
-        answers: list[Outcome | Question | None] = [None] * len(wanted)
         steps: list[list[Step]] = [[] for _ in wanted] if explain else []
-        waiting = list(range(len(wanted)))
-        while waiting:
-            to_look_at: dict[bytes, Account] = {}
-            again = []
-            for at in waiting:
-                trail = steps[at] if explain else None
-                if trail is not None:
-                    trail.clear()
-                answers[at] = self._plan(wanted[at], to_look_at, trail)
-                if answers[at] is None:
-                    again.append(at)
-            self._qualify(to_look_at)
-            waiting = again
+        answers = self._planned(wanted, steps if explain else None)
         questions = [one for one in answers if isinstance(one, Question)]
         judged = iter(self.units.judge(questions, explain=explain))
         traces = []
@@ -178,10 +166,41 @@ class Host:
                 found, more = next(judged)
                 trail += more
             else:
-                assert planned is not None
                 found = planned
             traces.append(Trace(wanted[at], found, tuple(trail)))
         return traces
+
+    def leads_many(self, addresses: Sequence[bytes]) -> list[tuple[Outcome, Leads]]:
+        """What the host does with each address and where its mail goes, in their order.
+
+        What is not for this host, or for none of its homes, goes elsewhere unless it bounces.
+        """
+        answers = self._planned(addresses, None)
+        asked = iter(self.units.leads([one for one in answers if isinstance(one, Question)]))
+        return [
+            next(asked)
+            if isinstance(one, Question)
+            else (one, Leads(other="" if one.verdict is Verdict.BOUNCE else one.reason))
+            for one in answers
+        ]
+
+    def _planned(self, wanted: Sequence[bytes], steps: Sequence[list[Step]] | None) -> list[Outcome | Question]:
+        """For each address the verdict, or what to ask its home's reader; `steps` take what was looked at."""
+        answers: list[Outcome | Question | None] = [None] * len(wanted)
+        waiting = list(range(len(wanted)))
+        while waiting:
+            to_look_at: dict[bytes, Account] = {}
+            again = []
+            for at in waiting:
+                trail = None if steps is None else steps[at]
+                if trail is not None:
+                    trail.clear()
+                answers[at] = self._plan(wanted[at], to_look_at, trail)
+                if answers[at] is None:
+                    again.append(at)
+            self._qualify(to_look_at)
+            waiting = again
+        return [one for one in answers if one is not None]
 
     def _plan(
         self, address: bytes, to_look_at: dict[bytes, Account], steps: list[Step] | None

@@ -24,7 +24,9 @@ from rcptgen.programs.shell import run_line
 from rcptgen.programs.shellparse import plain_command
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
+from rcptgen.qmail.homeleads import leads as home_leads
 from rcptgen.qmail.hometable import HomeTable, home_tables
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Outcome, Verdict
@@ -284,6 +286,12 @@ class Reader:
             found = home.judge(one.owner.dash, one.extension, one.local, one.host, steps if explain else None)
             answers.append((found, steps))
         return answers
+
+    def leads(self, questions: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+        """What the homes do with the addresses, and where their mail goes."""
+        return [
+            home_leads(self._home(one.owner), one.owner.dash, one.extension, one.local, one.host) for one in questions
+        ]
 
 
 def _no_shortage(found: object, doing: str) -> None:

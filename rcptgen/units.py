@@ -17,6 +17,7 @@ from rcptgen.errors import Shortage
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Step
 from rcptgen.qmail.hometable import HomeTable
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Account, Found, Question, Report, State, WorkerLost
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -341,6 +342,22 @@ class Units:
                 ask,
                 lambda one, reason: (Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, one.owner.home), []),
             )
+        return answers
+
+    def leads(self, questions: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+        """What the homes do with the addresses and where their mail goes, in the order of the questions."""
+
+        def ask(some: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+            found: list[tuple[Outcome, Leads]] = self.worker.ask("leads", some)
+            return found
+
+        def instead(one: Question, reason: str) -> tuple[Outcome, Leads]:
+            return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, one.owner.home), Leads(other=reason)
+
+        self.collect()
+        answers: list[tuple[Outcome, Leads]] = []
+        for batch in _batches(questions):
+            answers += self._each(batch, lambda one: _home_of(one.owner), ask, instead)
         return answers
 
     @property

@@ -86,6 +86,8 @@ class Gathering:
         self._start = start
         self._steps = steps
         self._todo: list[bytes] = []
+        self.forwards: list[bytes] = []
+        """The addresses that the message is forwarded to, if it comes to that."""
         self._ended: set[int] = set()
         self._plain = True
         self._kind = Kind.ALIAS
@@ -131,6 +133,7 @@ class Gathering:
             data = self._database.get(b":" + lower)
             if data is not None:
                 return self._commands(data, programs=True)
+        self.forwards.append(address)
         return True
 
     def _list(self, path: bytes) -> bool:

@@ -141,6 +141,7 @@ class _Run:
 
     ended: set[int] = field(default_factory=set)
     forwards: bool = False
+    addresses: list[bytes] = field(default_factory=list)
     ran: int = 0
     direct: bool = False
     too_long: bool = False
@@ -156,6 +157,7 @@ class DotForward:
     """
 
     names: tuple[bytes, ...] = (b"dot-forward",)
+    tells_leads = True
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Goes by the first file that holds an address."""
@@ -209,14 +211,19 @@ class DotForward:
                             return _effect(run, None, Kind.PROGRAM, run.reason, path)
                     else:
                         run.forwards = True
+                        run.addresses.append(address)
                         run.too_long |= len(address.partition(b"\0")[0]) > LONGEST_ADDRESS
             except Unparsable:
                 return _effect(run, 111, Kind.PROGRAM, "dot-forward cannot parse a line", path)
         if run.too_long and not dry:
             return _effect(run, 100, Kind.PROGRAM, "address too long for qmail-queue", path)
         if run.direct:
+            if situation.leads is not None:
+                situation.leads.elsewhere("dot-forward leaves the message to its user")
             return _effect(run, 0, Kind.PROGRAM, "dot-forward goes on", path)
         if run.forwards or run.ran:
+            if situation.leads is not None:
+                situation.leads.forward_all([] if dry else run.addresses)
             kind = Kind.FORWARD if run.forwards else Kind.PROGRAM
             return _effect(
                 run, 99, kind, "dot-forward forwards" if run.forwards else "dot-forward runs a program", path

@@ -242,6 +242,13 @@ class _Database:
     def _found(self, address: bytes, data: bytes, which: str, steps: Steps) -> Effect:
         gathering = Gathering(self._database, self._situation.look, self._shell, self._start, steps)
         found = gathering.run(address, data)
+        leads = self._situation.leads
+        if leads is not None:
+            leads.varies |= which != WHOLE_DOMAIN
+            if self._dry:
+                leads.elsewhere(DRY.reason)
+            for one in gathering.forwards:
+                leads.forward(one, (self._path, 0))
         success = self._success(which)
         statuses = found.ended | (success.statuses if found.goes_on else frozenset())
         approximate = found.approximate and len(statuses) > 1
@@ -296,6 +303,7 @@ class FastForward:
     """
 
     names: tuple[bytes, ...] = (b"fastforward",)
+    tells_leads = True
 
     def __init__(self) -> None:
         self._kept: dict[tuple[bytes, Status], Aliases] = {}

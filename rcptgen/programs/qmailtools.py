@@ -44,6 +44,7 @@ class BounceSaying:
     """`bouncesaying error [program [arg ...]]` (bouncesaying.c: main)."""
 
     names: tuple[bytes, ...] = (b"bouncesaying",)
+    tells_leads = True
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Bounces, unless the program fails."""
@@ -58,6 +59,7 @@ class Except:
     """`except program [arg ...]` (except.c: main)."""
 
     names: tuple[bytes, ...] = (b"except",)
+    tells_leads = True
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Bounces where the program succeeds."""
@@ -70,6 +72,7 @@ class CondRedirect:
     """`condredirect newaddress program [arg ...]` (condredirect.c: main)."""
 
     names: tuple[bytes, ...] = (b"condredirect",)
+    tells_leads = True
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Forwards and stops where the program succeeds."""
@@ -81,6 +84,9 @@ class CondRedirect:
                 return _mapped(child, 100, "condredirect without its variables")
         if _too_long(words[1:2]):
             return _mapped(child, 100, "address too long for qmail-queue")
+        if situation.leads is not None:
+            # The case of letters in the address may decide: where the child fails counts, too.
+            situation.leads.forward(words[1])
         return _queued(_mapped(child, 99, "condredirect forwards", Kind.FORWARD), situation)
 
 
@@ -88,6 +94,7 @@ class Forward:
     """`forward address ...` (forward.c: main)."""
 
     names: tuple[bytes, ...] = (b"forward",)
+    tells_leads = True
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Forwards and goes on."""
@@ -98,6 +105,8 @@ class Forward:
             return _ends(100, "address too long for qmail-queue")
         if len(words) == 1:
             return _queued(_ends(0, "forward to nobody"), situation)
+        if situation.leads is not None:
+            situation.leads.forward_all(words[1:])
         return _queued(_ends(0, "forward forwards", Kind.FORWARD), situation)
 
 
@@ -105,6 +114,7 @@ class Preline:
     """`preline [-frdFRD] program [arg ...]` (preline.c: main)."""
 
     names: tuple[bytes, ...] = (b"preline",)
+    tells_leads = True
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Ends as its program does."""
@@ -128,6 +138,7 @@ class QReceipt:
     """`qreceipt deliveryaddress` (qreceipt.c: main)."""
 
     names: tuple[bytes, ...] = (b"qreceipt",)
+    tells_leads = True
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Goes on; only a field that asks for a receipt and cannot be read would bounce."""

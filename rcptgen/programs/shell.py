@@ -48,6 +48,7 @@ from rcptgen.programs.shellstate import (
     waited,
 )
 from rcptgen.programs.shellwords import UNTOUCHABLE, Expander, ShellEnds, Unknowable, constant
+from rcptgen.programs.telling import tell_line
 from rcptgen.qmail.model import ANY_STATUS, UNKNOWN, Effect, Free, Presence, ProgramModel, Situation, Text
 from rcptgen.rules.outcome import Kind
 
@@ -67,6 +68,16 @@ def run_line(line: bytes, situation: Situation, models: Mapping[bytes, ProgramMo
     qmail-local always sets and that `situation` leaves out hold an unknown text.  An
     unquoted variable that nobody knows is taken to hold one word without blanks.
     """
+    if situation.leads is None:
+        return _run(line, situation, models)
+    tell_line(line, situation.leads, models)
+    found = _run(line, situation, models)
+    if found.approximate or found.widened or len(found.statuses) > 1:
+        situation.leads.elsewhere(found.reason)
+    return found
+
+
+def _run(line: bytes, situation: Situation, models: Mapping[bytes, ProgramModel]) -> Effect:
     variables: dict[bytes, Text] = dict.fromkeys(_ALWAYS_SET, UNKNOWN)
     variables.update(situation.variables)
     words = plain_command(line)
@@ -105,7 +116,8 @@ def _only(
         own, path = shell()
         return own.runner(path)(given)
 
-    found = model.run(words, Situation(variables, situation.presence, situation.look, run), execute)
+    own = Situation(variables, situation.presence, situation.look, run, situation.leads)
+    found = model.run(words, own, execute)
     # What Path.after, waited and effect make of one program and nothing else.
     if found.statuses in _SUCCESSES and not found.approximate:
         return found

@@ -21,6 +21,7 @@ from rcptgen.programs.shellstate import (
     merge,
     waited,
 )
+from rcptgen.programs.telling import tell_line, tell_program
 from rcptgen.qmail.model import ANY_STATUS, QMAIL_PROGRAMS, Effect, Presence, ProgramModel, Runner, Situation, Text
 from rcptgen.rules.outcome import Kind
 
@@ -76,10 +77,12 @@ class Commands(ABC):
             return [path.ends(100 if missing else 126, "command not executable")]
         if presence is Presence.FAILED and sure:
             return [path.ends(111, "command cannot be looked up")]
+        here = self.situation
+        if here.leads is not None:
+            tell_program(base, here.leads, self.models)
         if base in self.models:
-            here = self.situation
             situation = Situation(
-                path.environment.handed_on(), here.presence, here.look, lambda line: self.line(line, path)
+                path.environment.handed_on(), here.presence, here.look, lambda line: self.line(line, path), here.leads
             )
             paths = path.after(self.models[base].run(words, situation, self.runner(path)))
         elif base in PROGRAMS:
@@ -125,6 +128,8 @@ class Commands(ABC):
         """What `/bin/sh -c text` comes to when a program of this shell starts it."""
         if self.depth > MAX_NESTED:
             return Effect(ANY_STATUS, Kind.PROGRAM, COMPLEX, approximate=True)
+        if self.situation.leads is not None:
+            tell_line(text, self.situation.leads, self.models)
         # A budget of its own: an alias database runs many lines, and caps them itself.
         child = type(self)(self.situation, self.models, Work(LINE_WORK), depth=self.depth + 1)
         try:

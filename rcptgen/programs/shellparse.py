@@ -67,6 +67,16 @@ def plain_command(line: bytes) -> tuple[bytes, ...] | None:
 
     Most lines of a mail host are of this sort, and the same ones over and over.
     """
+    words = one_command(line)
+    if words is None or words[0] is None or b"/" not in words[0]:
+        return None
+    known = tuple(word for word in words if word is not None)
+    return known if len(known) == len(words) else None
+
+
+@lru_cache(maxsize=4096)
+def one_command(line: bytes) -> tuple[bytes | None, ...] | None:
+    """The words of a line that is one simple command and nothing else, None for words that are not constant."""
     if len(line) > LONGEST_PLAIN:
         return None
     try:
@@ -82,12 +92,13 @@ def plain_command(line: bytes) -> tuple[bytes, ...] | None:
             return None
     if command.assignments or command.redirections or not command.words:
         return None
-    words = []
-    for word in command.words:
-        if not all(isinstance(part, Literal) and (part.quoted or _CONSTANT.fullmatch(part.text)) for part in word):
-            return None
-        words.append(b"".join(part.text for part in word if isinstance(part, Literal)))
-    return tuple(words) if b"/" in words[0] else None
+    return tuple(map(_constant, command.words))
+
+
+def _constant(word: Word) -> bytes | None:
+    if not all(isinstance(part, Literal) and (part.quoted or _CONSTANT.fullmatch(part.text)) for part in word):
+        return None
+    return b"".join(part.text for part in word if isinstance(part, Literal))
 
 
 class _Parser(Scanner):

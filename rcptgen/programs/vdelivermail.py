@@ -28,6 +28,7 @@ class VDeliverMail:
     """
 
     names: tuple[bytes, ...] = (b"vdelivermail",)
+    tells_leads = True
 
     def __init__(self, config: Config, root: bytes = b"/", *, look_at_mailboxes: bool = True) -> None:
         directory = config.qmail.directory.encode()

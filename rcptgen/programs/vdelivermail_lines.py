@@ -6,10 +6,12 @@ Mirrors vdelivermail.c: deliver_mail, run_command, deliver_to_maildir, check_for
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import Effect, Shell
 from rcptgen.rules.outcome import Kind
@@ -34,6 +36,9 @@ LONGEST_LOOP = 253
 """vdelivermail.c: is_loop_match compares no longer addresses."""
 
 LONGEST_DOTQMAIL = 64 << 10
+UNCHANGED = re.compile(rb"[A-Za-z0-9_.+=-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
+"""Addresses that qmail-inject takes as they are; it completes others, and splits lists of them."""
+
 TOO_MUCH = "more instructions than are judged"
 
 _RANK = {Kind.DISCARD: 0, Kind.PROGRAM: 1, Kind.FORWARD: 2, Kind.VPOPMAIL: 4}
@@ -61,7 +66,14 @@ class Delivery:
     """
 
     def __init__(
-        self, look: Look, shell: Shell, loops: Loops, budget: Budget, *, look_at_mailboxes: bool = True
+        self,
+        look: Look,
+        shell: Shell,
+        loops: Loops,
+        budget: Budget,
+        *,
+        look_at_mailboxes: bool = True,
+        leads: Leads | None = None,
     ) -> None:
         self.look = look
         self.directory = look.home
@@ -70,6 +82,7 @@ class Delivery:
         self.preamble = b""
         self._shell = shell
         self._loops = loops
+        self._leads = leads
         self._budget = budget
         self._look_at_mailboxes = look_at_mailboxes
         self._statuses: set[int] = set()
@@ -107,6 +120,8 @@ class Delivery:
 
     def takes(self, kind: Kind, reason: str, where: tuple[bytes, int]) -> None:
         """A delivery of this kind is one of those that a success stands for."""
+        if self._leads is not None and kind in (Kind.VPOPMAIL, Kind.UNKNOWN):
+            self._leads.elsewhere(reason)
         if _RANK.get(kind, 3) > _RANK.get(self._kind, 3):
             self._kind, self._reason, self._where = kind, reason, where
 
@@ -137,6 +152,9 @@ class Delivery:
         else:
             # qmail-inject takes any text, and none.
             self.takes(Kind.FORWARD, "forwards", where)
+            if self._leads is not None:
+                address = text.removeprefix(b"&")
+                self._leads.forward(address if UNCHANGED.fullmatch(address) else None, where)
 
     def _program(self, line: bytes, where: tuple[bytes, int]) -> None:
         self._budget.programs -= 1

@@ -101,6 +101,7 @@ class Process:
         self.budget = Budget()
         self._vpopmail = vpopmail
         self._shell = situation.shell
+        self._leads = situation.leads
         self._assigned: Assigned | None = None
         self._backend: Backend | None = None
         self._mailboxes: Mailboxes | None = None
@@ -136,9 +137,16 @@ class Process:
             if error.noticed is Noticed.ALL or (error.noticed is Noticed.UNDASHED and not dash):
                 raise
             return self.unnoticed(error, files, loops)
+        if lines or user:
+            self._varies()
         if lines:
             return self.carried_out(lines, loops, default)
         return self.delivered(user, files, loops, by_base=by_base) if user else self.not_found(files, loops)
+
+    def _varies(self) -> None:
+        """The name decides where the mail goes."""
+        if self._leads is not None:
+            self._leads.varies = True
 
     @staticmethod
     def _loops(address: bytes | None, line: bytes) -> bool:
@@ -197,7 +205,10 @@ class Process:
 
     def delivery(self, loops: Loops) -> Delivery:
         """A process that has not done anything yet."""
-        return Delivery(self.look, self._shell, loops, self.budget, look_at_mailboxes=self._vpopmail.look_at_mailboxes)
+        look_at_mailboxes = self._vpopmail.look_at_mailboxes
+        return Delivery(
+            self.look, self._shell, loops, self.budget, look_at_mailboxes=look_at_mailboxes, leads=self._leads
+        )
 
     @property
     def mailboxes(self) -> Mailboxes:
@@ -243,8 +254,12 @@ class Process:
         if instruction == BOUNCE_ALL:
             return ends(BOUNCE, NO_SUCH_USER)
         if instruction == DELETE_ALL:
+            if self._leads is not None:
+                self._leads.elsewhere("mail for unknown users is thrown away")
             return Effect(frozenset({0}), Kind.DISCARD, "mail for unknown users is thrown away")
         delivery = self.delivery(loops)
+        if instruction.startswith((b"/", b"|")):
+            self._varies()
         if instruction.startswith(b"/"):
             path = instruction if instruction.endswith(b"/") else instruction + b"/"
             if not delivery.file_of(path, files):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rcptgen.programs.vmailmgr_table import Damaged, Record, Table
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import SIGNALLED, Effect, Effects, Free, Runner, Situation, Text, effect_of, unknown_effect
 from rcptgen.rules.names import Names
@@ -44,6 +45,7 @@ class VDeliver:
     """`vdeliver [options]`."""
 
     names: tuple[bytes, ...] = (b"vdeliver",)
+    tells_leads = True
 
     def __init__(self, qmail: bytes = b"/var/qmail") -> None:
         self._qmail = qmail
@@ -112,6 +114,7 @@ class _Domain:
     """What the programs before the delivery end with: 0 goes on."""
     after: Effect
     now: int
+    leads: Leads | None
 
     @classmethod
     def open(cls, situation: Situation, home: bytes, qmail: bytes, options: frozenset[bytes]) -> _Domain | Effect:
@@ -130,7 +133,7 @@ class _Domain:
         if b"no-postdeliver" not in options:
             after = _programs(situation, home, b"vdeliver-postdeliver")
         default = _setting(look, home, b"default-username", b"+")
-        return cls(look, home, qmail, table, default, before, after, int(time.time()))
+        return cls(look, home, qmail, table, default, before, after, int(time.time()), situation.leads)
 
     def one(self, text: bytes) -> Effect:
         """See cli_main."""
@@ -140,12 +143,25 @@ class _Domain:
                 return self._default()
         except Damaged as why:
             return self._told(_ends(111, str(why)))
+        if self.leads is not None:
+            self.leads.varies = True
+            self._tell(found, self.leads)
         return self._effect(found, Kind.MAILBOX, self._works(found))
 
     def _default(self) -> Effect:
         """What becomes of all that is not in the table; raises Damaged."""
         found = self.table.get(self.default)
+        if self.leads is not None and found is not None:
+            self._tell(found, self.leads)
         return self._told(_UNKNOWN_USER) if found is None else self._effect(found, Kind.CATCHALL, self._works(found))
+
+    def _tell(self, record: Record, leads: Leads) -> None:
+        """Where the mail of a user goes."""
+        if record.mailbox or self.before.statuses == {99}:
+            leads.elsewhere("a virtual user")
+        for one in record.forwards.split(b"\0") if record.forwards else ():
+            # Others are completed by vdeliver.
+            leads.forward(one if b"@" in one[:-1] else None, (self.table.path, 0))
 
     def every(self) -> Effects:
         """The same of all names."""

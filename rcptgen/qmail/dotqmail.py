@@ -127,12 +127,14 @@ def outcome(
     mailbox: Callable[[Instruction], bool],
     program: Callable[[bytes], Effect],
     forward_kind: Kind = Kind.FORWARD,
+    reached: Callable[[Instruction], None] | None = None,
 ) -> Outcome:
     """What the instructions do to a message, in order (qmail-local.c: main, mailprogram, mailforward).
 
     `mailbox` says whether an mbox or maildir line can be delivered to; `program` gives the
-    effect of a program line.  Where several endings are possible, delivery wins over
-    deferral over bounce: what cannot be known counts as delivering.
+    effect of a program line; `reached` is called with every line, in time.  Where several
+    endings are possible, delivery wins over deferral over bounce: what cannot be known
+    counts as delivering.
     """
     if instructions.blank_first:
         return Outcome(Verdict.DEFER, Kind.DEFERRAL, "the first line is blank", file, 1)
@@ -153,6 +155,8 @@ def outcome(
             paths.delivered = Outcome(Verdict.DELIVER, kind, reason, *where)
 
     for one in instructions.lines:
+        if reached is not None:
+            reached(one)
         if one.action is Action.FORWARD:
             if len(one.text) > LONGEST_FORWARD and not too_long:
                 too_long = one.line

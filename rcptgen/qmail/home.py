@@ -22,6 +22,7 @@ from rcptgen.qmail.dotqmail import (
     safe_extension,
 )
 from rcptgen.qmail.environment import Variables
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import OwnersLook
 from rcptgen.qmail.model import QMAIL_PROGRAMS, Effect, Presence, Situation
 from rcptgen.qmail.users import Owner
@@ -183,7 +184,8 @@ class Home:
 
     # -- the home itself ------------------------------------------------------------------
 
-    def _as_owner(self) -> AbstractContextManager[None]:
+    def as_owner(self) -> AbstractContextManager[None]:
+        """With the owner's identity, where it is not taken already."""
         return nullcontext() if self.acting else self.tree.acting_as(self.identity)
 
     def note_failure(self, error: FailedForNow) -> None:
@@ -212,7 +214,7 @@ class Home:
         home = self.home
         if not home.startswith(b"/"):
             return Outcome(Verdict.BOUNCE, Kind.REFUSAL, "the home directory is not an absolute path", home)
-        with self._as_owner():
+        with self.as_owner():
             found = self.directory()
         if not isinstance(found, Directory):
             return deferral(f"cannot enter the home directory: {os.strerror(found.errno)}", home)
@@ -243,7 +245,7 @@ class Home:
     def listing(self) -> dict[bytes, EntryType] | None:
         """The names in the home and their types, read once; None where nobody may list it, or there are too many."""
         if self._listing is None and not self.crowded:
-            with self._as_owner():
+            with self.as_owner():
                 found = self._named(b"", FEW_NAMES + 1)
                 if isinstance(found, list) and len(found) <= FEW_NAMES:
                     # Few enough to keep them all: a program may ask for them next.
@@ -287,7 +289,7 @@ class Home:
 
     def read(self, name: bytes, entry: EntryType) -> Judged | None:
         """The dot-qmail file `name`, read as its owner; None where the search goes on."""
-        with self._as_owner():
+        with self.as_owner():
             found = self.content(name, entry)
         return self.judged(name, found)
 
@@ -380,10 +382,10 @@ class Home:
     def outcome(self, judged: Judged, variables: Variables) -> Outcome:
         """What the instructions of a file come to under these variables."""
         look = self.settings.look_at_mailboxes
-        found = self._ending(judged, variables, self._mailbox if look else _taken_for_granted)
+        found = self.ending(judged, variables, self.mailbox if look else _taken_for_granted)
         if not look and found.verdict is Verdict.BOUNCE and judged.instructions.has_mailbox:
             # A mailbox before the line that bounces would defer first.
-            found = self._ending(judged, variables, self._mailbox)
+            found = self.ending(judged, variables, self.mailbox)
         if judged.default_delivery and found.verdict is Verdict.DELIVER:
             return replace(found, kind=Kind.DEFAULT_DELIVERY, reason="the default delivery", line=0)
         return found
@@ -394,27 +396,36 @@ class Home:
         return outcome(
             instructions,
             judged.file,
-            mailbox=self._mailbox,
+            mailbox=self.mailbox,
             program=lambda line: effect,
             forward_kind=self._forward_kind,
         )
 
-    def _ending(self, judged: Judged, variables: Variables, mailbox: Callable[[Instruction], bool]) -> Outcome:
-        situation = Situation(variables.texts, self._presence, self._look)
+    def ending(
+        self,
+        judged: Judged,
+        variables: Variables,
+        mailbox: Callable[[Instruction], bool],
+        leads: Leads | None = None,
+        reached: Callable[[Instruction], None] | None = None,
+    ) -> Outcome:
+        """What the instructions come to, with what dotqmail.outcome and Situation want besides."""
+        situation = Situation(variables.texts, self._presence, self._look, leads=leads)
         return outcome(
             judged.instructions,
             judged.file,
             mailbox=mailbox,
             program=lambda line: self._run_line(line, situation),
             forward_kind=self._forward_kind,
+            reached=reached,
         )
 
     # -- what instructions lead to ------------------------------------------------------------
 
-    def _mailbox(self, one: Instruction) -> bool:
+    def mailbox(self, one: Instruction) -> bool:
         """Whether an mbox or maildir could be written (qmail-local.c: mailfile, maildir_child)."""
         path = os.path.join(self.home, one.text)
-        with self._as_owner():
+        with self.as_owner():
             if one.action is Action.MAILDIR:
                 return all(self._directory_for(path + b"/" + part) for part in (b"tmp", b"new"))
             found = self.tree.accessible(path, os.W_OK)
@@ -443,7 +454,7 @@ class Home:
     def _presence(self, command: bytes) -> Presence:
         """What /bin/sh finds for `command` as the owner, in the home, with qmail's PATH."""
         if command not in self._presences:
-            with self._as_owner():
+            with self.as_owner():
                 self._presences[command] = self._look_for(command)
         return self._presences[command]
 
@@ -500,7 +511,7 @@ class Home:
 
     def _answer(self, dash: bytes, extension: bytes, local: bytes, host: bytes, steps: list[Step] | None) -> Outcome:
         safe = safe_extension(extension, dash)
-        found, default_at = self._search(b".qmail" + dash, safe, steps)
+        found, default_at = self.search(b".qmail" + dash, safe, steps)
         if found is None:
             if dash:
                 name = self.path(b".qmail" + dash + safe)
@@ -514,7 +525,7 @@ class Home:
         variables = Variables.known(settings.path, self.user, self.home, local, host, extension, default)
         return self.outcome(found, variables)
 
-    def _search(self, stem: bytes, safe: bytes, steps: list[Step] | None) -> tuple[Judged | None, int]:
+    def search(self, stem: bytes, safe: bytes, steps: list[Step] | None) -> tuple[Judged | None, int]:
         """The file for an extension, and where in the extension DEFAULT begins (-1: it is unset)."""
         found = self._try(stem + safe, steps)
         if found is not None:

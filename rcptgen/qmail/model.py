@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import NO_LOOK, Look
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind
@@ -239,12 +240,14 @@ class Situation:
     `presence` takes a command as written (with or without a slash) and answers for the
     owner's identity, home and qmail's PATH.  Variables that are not in `variables` are unset.
     `look` shows the host as the command would see it; `shell` runs a line of its own.
+    `leads`, where there is one, is told where the message goes (see ProgramModel).
     """
 
     variables: Mapping[bytes, Text]
     presence: Callable[[bytes], Presence]
     look: Look = NO_LOOK
     shell: Shell = unknown_line
+    leads: Leads | None = None
 
 
 Runner = Callable[[Sequence[Text]], Effect]
@@ -252,7 +255,11 @@ Runner = Callable[[Sequence[Text]], Effect]
 
 
 class ProgramModel(Protocol):
-    """A model of one delivery program, found by the last part of the command's path."""
+    """A model of one delivery program, found by the last part of the command's path.
+
+    One with an attribute `tells_leads` that is true tells `Situation.leads` all that takes the
+    message, but for what its children take; where the mail of any other goes nobody knows.
+    """
 
     names: tuple[bytes, ...]
 

@@ -20,6 +20,9 @@ BATCH = 20_000
 MOST_FOLLOWED = 2_000_000
 """Addresses that are looked at for those that were asked for; what is only found behind them counts as alive."""
 
+MOST_KEPT = 500_000
+"""Addresses that are remembered."""
+
 DEAD = "forwards only to addresses of this host that bounce"
 
 
@@ -105,6 +108,11 @@ class Forwards:
 
     def settle(self, addresses: Iterable[bytes]) -> None:
         """Finds out about all of the addresses, and about whatever their forwards lead to, in batches."""
+        if len(self._alive) > MOST_KEPT:
+            # What is known is whole in itself: it can be forgotten at any time between two questions.
+            self._alive.clear()
+            self._varies.clear()
+            self._targets.clear()
         if self._host.users_damage:
             self._alive.update((one, True) for one in addresses)
             return

@@ -1,4 +1,4 @@
-"""What the administrator wants beyond the truth: relays, prepended names, overlays, kept rules."""
+"""What the administrator wants beyond the truth: relays, prepended names, dead forwards, overlays, kept rules."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from rcptgen.deadforwards import DeadForwards
 from rcptgen.errors import ConfigurationError
 from rcptgen.host import Domain, DomainKind, DomainRules, Flats, Host
 from rcptgen.localspace import STRETCH, Claim, Unsayable
@@ -64,8 +65,7 @@ class Policy:
         self._prepared = False
         self._suspect = ""
         self._flats: Flats = {}
-        if self._settings.dead_forwards != "accept":
-            raise ConfigurationError('[policy] dead_forwards = "reject" is not available in this version')
+        self._dead = DeadForwards(host) if self._settings.dead_forwards == "reject" else None
         if self._settings.relay != "accept":
             raise ConfigurationError('[policy] relay = "file" is not available in this version')
         self._overlays = Overlays(host.config.extra.accept, host.config.extra.reject)
@@ -181,6 +181,8 @@ class Policy:
             shared = self._flats if domain.kind is DomainKind.LOCAL else None
             table, unsayable = rules.table(self._skip(domain), self._kept(domain), shared, self._oversized(domain))
         table = self._relayed(table, domain)
+        if self._dead is not None and domain.kind is not DomainKind.RELAY and not self.host.users_damage:
+            table = self._dead.apply(table, domain.name)
         table, more = self._percent(rules, table, domain)
         return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more, self._suspect)
 
@@ -211,6 +213,8 @@ class Policy:
                     return self._settings.prepended == "prefix"
         if outcome.verdict is Verdict.REMOTE:
             return bool(at) and self._relay(domain) is not None
+        if self._dead is not None and self._dead.refuses(address, outcome):
+            return False
         return outcome.accepted
 
     def _relay(self, domain: bytes) -> Outcome | None:

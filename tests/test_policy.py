@@ -377,13 +377,6 @@ def test_overlays_on_a_table_are_overlays_first(
         assert laid.match(name) == (table.match(name) if forced is None else forced)
 
 
-def test_dead_forwards_cannot_be_refused_yet(tmp_path: Path) -> None:
-    config = Config(policy=Wanted(dead_forwards="reject"))
-    laid = Laid(tmp_path / "host", {"control/me": "a\n"})
-    with Host.open(laid.root, config) as host, pytest.raises(ConfigurationError, match="dead_forwards"):
-        Policy(host)
-
-
 # --- Through the file ----------------------------------------------------------------------------
 
 

@@ -264,17 +264,23 @@ class Host:
     ) -> tuple[Owner, bytes] | Outcome | None:
         """The account behind a local name, the longest first, else ~alias (qmail-getpw.c)."""
         file = self.accounts.file
+        waits = False
         for end in self._candidates(name):
-            account = self._user(name[:end].lower(), to_look_at)
+            lowered = name[:end].lower()
+            account = self._user(lowered, to_look_at)
+            if account is None:
+                waits |= lowered in to_look_at
+                continue
+            if waits:
+                # This one is known, but a longer name that is not may be a user, too.
+                return None
             if isinstance(account, Outcome):
                 return account
-            if account is None:
-                continue
             if steps is not None:
                 _note(steps, f"account {_shown(account.name)}", file, account.line)
             owner = _owner(account, b"" if end == len(name) else b"-")
             return self._usable(owner, name[end + 1 :], file, account.line)
-        if to_look_at:
+        if waits:
             return None
         alias = self.accounts.get(os.fsencode(self.config.qmail.alias))
         if alias is None:

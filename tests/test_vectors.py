@@ -17,6 +17,7 @@ from hosts import Vector, load_vectors
 from rcptgen.compiler import Output, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.host import DomainRules, Host
+from rcptgen.rules.outcome import Verdict
 from rcptgen.targets import target
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -63,6 +64,23 @@ def test_decide_and_rules_agree_with_the_real_programs(vector: Vector, root: Pat
             matched = host.rules(domain).match(local)
             if (matched.verdict, matched.kind) != (outcome.verdict, outcome.kind):
                 wrong.append(("rules", probe, matched))
+    assert not wrong
+
+
+def test_every_way_ends_where_decide_says(vector: Vector, root: Path, config: Config) -> None:
+    """What explain tells, and what forwards are followed by, is no third opinion."""
+    wrong = []
+    with Host.open(root, config) as host:
+        addresses = [probe.address for probe in vector.probes]
+        leads = host.leads_many(addresses, whole=True)
+        for address, outcome, (led, found) in zip(addresses, host.decide_many(addresses), leads, strict=True):
+            traced = host.trace(address)
+            if traced.outcome != outcome or led.verdict != outcome.verdict:
+                wrong.append((address, outcome, traced.outcome, led))
+            if outcome.verdict is Verdict.DELIVER and not (found.forwards or found.other):
+                wrong.append((address, outcome, traced.outcome, led))
+            if not traced.steps or traced.steps[-1].text != outcome.reason:
+                wrong.append((address, outcome, traced.outcome, led))
     assert not wrong
 
 

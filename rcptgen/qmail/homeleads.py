@@ -36,13 +36,24 @@ def leads(
     state = home.state()
     if state is not None:
         return _without(state)
+    # What other addresses of the home ran into says nothing about this one.
+    known, home.troubles = home.troubles, []
     try:
         outcome, found = _leads(home, dash, extension, local, host, whole=whole)
+        doubtful = bool(home.troubles) or (bool(known) and _is_kept(home, dash, extension))
     except IdentityUnavailable:
         return _without(home.without_identity())
-    if home.failure is not None or home.troubles:
+    finally:
+        home.troubles = known + [one for one in home.troubles if one not in known]
+    if home.failure is not None or doubtful:
         found.elsewhere("a source in this home cannot be trusted for now")
     return outcome, found
+
+
+def _is_kept(home: Home, dash: bytes, extension: bytes) -> bool:
+    """Whether the answer was found earlier, and perhaps from a source in trouble."""
+    judged, _ = home.search(b".qmail" + dash, safe_extension(extension, dash), None)
+    return judged is not None and judged.fixed is not None and judged.work > 0
 
 
 def _without(outcome: Outcome) -> tuple[Outcome, Leads]:

@@ -39,8 +39,8 @@ def leads(
     # What other addresses of the home ran into says nothing about this one.
     known, home.troubles = home.troubles, []
     try:
-        outcome, found = _leads(home, dash, extension, local, host, whole=whole)
-        doubtful = bool(home.troubles) or (bool(known) and _is_kept(home, dash, extension))
+        outcome, found = _leads(home, dash, extension, local, host, whole=whole, anew=bool(known))
+        doubtful = bool(home.troubles)
     except IdentityUnavailable:
         return _without(home.without_identity())
     finally:
@@ -50,26 +50,21 @@ def leads(
     return outcome, found
 
 
-def _is_kept(home: Home, dash: bytes, extension: bytes) -> bool:
-    """Whether the answer was found earlier, and perhaps from a source in trouble."""
-    judged, _ = home.search(b".qmail" + dash, safe_extension(extension, dash), None)
-    return judged is not None and judged.fixed is not None and judged.work > 0
-
-
 def _without(outcome: Outcome) -> tuple[Outcome, Leads]:
     """An outcome that comes without any forwards."""
     return outcome, Leads(other="" if outcome.verdict is Verdict.BOUNCE else outcome.reason)
 
 
 def _leads(
-    home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes, *, whole: bool
+    home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes, *, whole: bool, anew: bool
 ) -> tuple[Outcome, Leads]:
+    """`anew`: a refusal that was found earlier may rest on a source in trouble, and is looked at again."""
     judged, default_at = home.search(b".qmail" + dash, safe_extension(extension, dash), None)
     if judged is None and not dash:
         judged = home.default_delivery()
     answer = None if judged is None else judged.answer()
-    delivers = answer is not None and answer.verdict is Verdict.DELIVER
-    if judged is None or (answer is not None and not is_forwarding(answer) and not (whole and delivers)):
+    wanted = {Verdict.DELIVER: whole, Verdict.BOUNCE: anew}
+    if judged is None or (answer is not None and not is_forwarding(answer) and not wanted.get(answer.verdict)):
         return _without(answer or home.judge(dash, extension, local, host))
     instructions = judged.instructions if answer is None else _again(home, judged)
     if instructions is None:

@@ -63,11 +63,11 @@ class Forwards:
         self._varies: set[bytes] = set()
         self._targets: dict[bytes, tuple[bytes, ...]] = {}
 
-    def leads(self, addresses: Sequence[bytes]) -> list[Lead]:
-        """One step: where the mail of each address goes."""
+    def leads(self, addresses: Sequence[bytes], *, whole: bool = False) -> list[Lead]:
+        """One step: where the mail of each address goes; with `whole` all forwards beside a mailbox, too."""
         return [
             Lead(outcome, tuple(found.forwards), found.other, found.varies)
-            for outcome, found in self._host.leads_many(addresses)
+            for outcome, found in self._host.leads_many(addresses, whole=whole)
         ]
 
     def is_dead(self, address: bytes) -> bool:

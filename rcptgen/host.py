@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from types import TracebackType
 
@@ -25,8 +25,10 @@ from rcptgen.qmail.users import DamagedUsers, Hit, Owner, usable_ids
 from rcptgen.reader import Account as HomeToCheck
 from rcptgen.reader import Question, Report, State
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
-from rcptgen.source.tree import Absent, FailedForNow, Identity
+from rcptgen.source.tree import Absent, FailedForNow, Identity, Regular
+from rcptgen.traces import named, no_user, route_steps, users_steps
 from rcptgen.units import Units
 from rcptgen.vpopmail.settings import FILES
 from rcptgen.worker import TIME_LIMIT, Worker
@@ -36,6 +38,7 @@ __all__ = ["Domain", "DomainKind", "DomainRules", "Host", "Trace", "Uncovered"]
 ADDRESS_LIMIT = 100_000
 NOBODY = 65534
 MOST_TOGETHER = 16
+MADE_REMOTE = "virtualdomains makes this address remote"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +154,17 @@ class Host:
 
     def trace(self, address: bytes | str) -> Trace:
         """The whole way of one address: control line, owner, every file tried."""
-        return self._follow([address], explain=True)[0]
+        found = self._follow([address], explain=True)[0]
+        return replace(found, steps=tuple(map(self._quoting, found.steps)))
+
+    def _quoting(self, step: Step) -> Step:
+        """A step with the text of its line, where that is a line of qmail's own files."""
+        places = (self.directory + b"/control/", self.directory + b"/users/assign")
+        if not step.line or step.quoted or not step.file.startswith(places):
+            return step
+        found = self.units.read(step.file)
+        lines = found.data.split(b"\n") if isinstance(found, Regular) else []
+        return replace(step, quoted=lines[step.line - 1]) if step.line <= len(lines) else step
 
     def _follow(self, addresses: Sequence[bytes | str], *, explain: bool) -> list[Trace]:
         wanted = [os.fsencode(one) if isinstance(one, str) else one for one in addresses]
@@ -167,16 +180,18 @@ class Host:
                 trail += more
             else:
                 found = planned
+                _note(trail if explain else None, found.reason, found.file, found.line)
             traces.append(Trace(wanted[at], found, tuple(trail)))
         return traces
 
-    def leads_many(self, addresses: Sequence[bytes]) -> list[tuple[Outcome, Leads]]:
+    def leads_many(self, addresses: Sequence[bytes], *, whole: bool = False) -> list[tuple[Outcome, Leads]]:
         """What the host does with each address and where its mail goes, in their order.
 
+        Where a mailbox takes the mail, forwards beside it are only looked at with `whole`.
         What is not for this host, or for none of its homes, goes elsewhere unless it bounces.
         """
         answers = self._planned(addresses, None)
-        asked = iter(self.units.leads([one for one in answers if isinstance(one, Question)]))
+        asked = iter(self.units.leads([one for one in answers if isinstance(one, Question)], whole=whole))
         return [
             next(asked)
             if isinstance(one, Question)
@@ -209,11 +224,11 @@ class Host:
         if b"\0" in address or len(address) > ADDRESS_LIMIT:
             return Outcome(Verdict.BOUNCE, Kind.REFUSAL, "no envelope address: it holds a NUL or is too long")
         route = self.routing.route(address)
-        if isinstance(route, Remote):
-            _note(steps, "not for this host", route.file, route.line)
-            return Outcome(Verdict.REMOTE, Kind.REMOTE, "neither local nor a virtual domain", route.file, route.line)
         if steps is not None:
-            _note(steps, f"local name {_shown(route.name)}", route.file, route.line)
+            steps += route_steps(self.routing, address, route)
+        if isinstance(route, Remote):
+            reason = MADE_REMOTE if route.file else "neither local nor a virtual domain"
+            return Outcome(Verdict.REMOTE, Kind.REMOTE, reason, route.file, route.line)
         if not route.name:
             return _nobody(route)
         owned = self._owner(route.name, to_look_at, steps)
@@ -236,19 +251,20 @@ class Host:
                 hit = users.lookup(name)
             except DamagedUsers as error:
                 return Outcome(Verdict.DEFER, Kind.DEFERRAL, f"users/cdb: {error}", self.users_file)
+            if steps is not None:
+                steps += users_steps(users, name, hit, self.users_file)
             if hit is not None:
                 if steps is not None:
-                    self._note_hit(hit, steps)
+                    self._note_line(hit, steps)
                 if hit.record is None:
                     reason = "the record in users/cdb has too few fields"
                     return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, self.users_file)
                 return self._usable(hit.record.owner, hit.record.extension(hit.tail), self.users_file, 0)
-            _note(steps, "users/cdb: no entry", self.users_file)
+        elif steps is not None:
+            steps.append(Step("no such file", self.users_file, found=False))
         return self._getpw(name, to_look_at, steps)
 
-    def _note_hit(self, hit: Hit, steps: list[Step]) -> None:
-        what = "wildcard" if hit.wildcard else "exact"
-        _note(steps, f"{what} entry {_shown(hit.key)}", self.users_file)
+    def _note_line(self, hit: Hit, steps: list[Step]) -> None:
         line = self.files.assigned_at(hit.key, hit.wildcard)
         if line:
             _note(steps, "made from this line", self.directory + b"/users/assign", line)
@@ -264,23 +280,31 @@ class Host:
     ) -> tuple[Owner, bytes] | Outcome | None:
         """The account behind a local name, the longest first, else ~alias (qmail-getpw.c)."""
         file = self.accounts.file
+        waits = False
         for end in self._candidates(name):
-            account = self._user(name[:end].lower(), to_look_at)
+            lowered = name[:end].lower()
+            account = self._user(lowered, to_look_at)
+            if account is None:
+                waits |= lowered in to_look_at
+                if steps is not None:
+                    steps.append(no_user(lowered, self.accounts.get(lowered), file))
+                continue
+            if waits:
+                # This one is known, but a longer name that is not may be a user, too.
+                return None
             if isinstance(account, Outcome):
                 return account
-            if account is None:
-                continue
             if steps is not None:
-                _note(steps, f"account {_shown(account.name)}", file, account.line)
+                _note(steps, f"account {named(account.name)}, home {shown(account.home)}", file, account.line)
             owner = _owner(account, b"" if end == len(name) else b"-")
             return self._usable(owner, name[end + 1 :], file, account.line)
-        if to_look_at:
+        if waits:
             return None
         alias = self.accounts.get(os.fsencode(self.config.qmail.alias))
         if alias is None:
             return Outcome(Verdict.DEFER, Kind.DEFERRAL, "there is no alias account", file)
         if steps is not None:
-            _note(steps, f"no account: {_shown(alias.name)} answers", file, alias.line)
+            _note(steps, f"no user: {named(alias.name)} answers, home {shown(alias.home)}", file, alias.line)
         return self._usable(_owner(alias, b"-"), name, file, alias.line)
 
     def _candidates(self, name: bytes) -> Iterator[int]:
@@ -312,7 +336,7 @@ class Host:
         for name, answer in zip(names, self.units.qualify(homes, self._getpw_identity, self.directory), strict=True):
             account = wanted[name]
             if isinstance(answer, FailedForNow):
-                reason = f"the home directory of {_shown(name)} cannot be looked at: {os.strerror(answer.errno)}"
+                reason = f"the home directory of {named(name)} cannot be looked at: {os.strerror(answer.errno)}"
                 self.units.note(Report(account.home, State.FAILED, reason))
                 self._qualified[name] = Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, account.home)
             else:
@@ -438,7 +462,7 @@ class DomainRules:
     def _override(self, one: Override, name: bytes) -> Outcome:
         if not one.value:
             file = self.host.routing.virtualdomains_file
-            return Outcome(Verdict.REMOTE, Kind.REMOTE, "virtualdomains makes this address remote", file, one.line)
+            return Outcome(Verdict.REMOTE, Kind.REMOTE, MADE_REMOTE, file, one.line)
         return self._match_name(one.value + b"-" + name)
 
     def _remote(self) -> Outcome:
@@ -543,7 +567,3 @@ def _nobody(route: Local) -> Outcome:
 def _note(steps: list[Step] | None, text: str, file: bytes = b"", line: int = 0) -> None:
     if steps is not None:
         steps.append(Step(text, file, line))
-
-
-def _shown(name: bytes) -> str:
-    return repr(name.decode("ascii", "backslashreplace"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from rcptgen.deadforwards import DeadForwards
 from rcptgen.errors import ConfigurationError
+from rcptgen.forwards import DEAD
 from rcptgen.host import Domain, DomainKind, DomainRules, Flats, Host
 from rcptgen.localspace import STRETCH, Claim, Unsayable
 from rcptgen.qmail.hometable import HomeTable
@@ -20,6 +21,8 @@ PREPENDED_BACK = 80_000
 
 OWNER_LIMIT = 2_000_000
 """Names of one owner times domains in locals, above which the owner is one prefix rule."""
+
+ACCEPTED_FOR_NOW = "accepted, since the host itself tries again later"
 
 Published = Callable[[bytes], Table | None]
 
@@ -207,23 +210,30 @@ class Policy:
         Names that are only accepted or refused as a whole because of their number
         (`prepended = "auto"`) are judged one by one.
         """
+        return self.ruling(address, outcome)[0]
+
+    def ruling(self, address: bytes, outcome: Outcome) -> tuple[bool, str]:
+        """What `judged` says, and what it goes by besides the outcome: empty where that is nothing."""
         local, at, domain = address.lower().rpartition(b"@")
         if at:
             forced = self._overlays.match(local, domain)
             if forced is not None:
-                return forced.accepted
+                return forced.accepted, forced.reason
             if b"%" in local and self.host.rules(domain).percent_hacked:
-                return self._settings.percenthack == "widen"
+                widened = self._settings.percenthack == "widen"
+                return widened, '[policy] percenthack = "widen"' if widened else '[policy] percenthack = "refuse"'
             if self._settings.prepended in ("prefix", "refuse") and self.host.routing.locals_.get(domain) is not None:
                 self.prepare()
                 claim = self.host.space().claim(local)
                 if claim.wildcard and claim.name in self._prepended:
-                    return self._settings.prepended == "prefix"
+                    prefix = self._settings.prepended == "prefix"
+                    return prefix, '[policy] prepended = "prefix"' if prefix else '[policy] prepended = "refuse"'
         if outcome.verdict is Verdict.REMOTE:
-            return bool(at) and self._relay(domain) is not None
+            relayed = bool(at) and self._relay(domain) is not None
+            return relayed, "relayed: its domain is in rcpthosts" if relayed else "remote, and not in rcpthosts"
         if self._dead is not None and self._dead.refuses(address, outcome):
-            return False
-        return outcome.accepted
+            return False, f'[policy] dead_forwards = "reject": {DEAD}'
+        return outcome.accepted, ACCEPTED_FOR_NOW if outcome.verdict is Verdict.DEFER else ""
 
     def _relay(self, domain: bytes) -> Outcome | None:
         """The outcome for what this host only relays to `domain`; None where it does not."""

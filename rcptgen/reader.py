@@ -26,6 +26,7 @@ from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
 from rcptgen.qmail.homeleads import leads as home_leads
 from rcptgen.qmail.hometable import HomeTable, home_tables
+from rcptgen.qmail.hometrace import trace as home_trace
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
 from rcptgen.qmail.users import Owner
@@ -295,14 +296,18 @@ class Reader:
         for one in questions:
             steps: list[Step] = []
             home = self._home(one.owner)
-            found = home.judge(one.owner.dash, one.extension, one.local, one.host, steps if explain else None)
+            if explain:
+                found = home_trace(home, one.owner.dash, one.extension, one.local, one.host, steps)
+            else:
+                found = home.judge(one.owner.dash, one.extension, one.local, one.host)
             answers.append((found, steps))
         return answers
 
-    def leads(self, questions: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+    def leads(self, questions: Sequence[Question], whole: bool) -> list[tuple[Outcome, Leads]]:
         """What the homes do with the addresses, and where their mail goes."""
         return [
-            home_leads(self._home(one.owner), one.owner.dash, one.extension, one.local, one.host) for one in questions
+            home_leads(self._home(one.owner), one.owner.dash, one.extension, one.local, one.host, whole=whole)
+            for one in questions
         ]
 
 

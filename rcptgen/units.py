@@ -358,11 +358,11 @@ class Units:
             )
         return answers
 
-    def leads(self, questions: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
+    def leads(self, questions: Sequence[Question], *, whole: bool) -> list[tuple[Outcome, Leads]]:
         """What the homes do with the addresses and where their mail goes, in the order of the questions."""
 
         def ask(some: Sequence[Question]) -> list[tuple[Outcome, Leads]]:
-            found: list[tuple[Outcome, Leads]] = self.worker.ask("leads", some)
+            found: list[tuple[Outcome, Leads]] = self.worker.ask("leads", some, whole)
             return found
 
         def instead(one: Question, reason: str) -> tuple[Outcome, Leads]:

@@ -10,17 +10,22 @@ from typing import Any
 import inprocess
 import parts
 import pytest
+import randomhosts
+import randomprograms
 from hosts import File, cdb_bytes, remove
 from hosts import Host as Laid
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
+from randomhosts import laid
 from runs import Site
 
 from rcptgen.config import Config
 from rcptgen.config import Policy as Wanted
+from rcptgen.forwards import Forwards
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.rules.outcome import Kind
+from rcptgen.rules.table import Table
 
 pytestmark = pytest.mark.root
 
@@ -212,3 +217,58 @@ def test_the_list_and_check_agree(tmp_path: Path, files: dict[str, str]) -> None
             assert before or not listed, address
     finally:
         remove(where)
+
+
+def reaches_nobody(host: Host, address: bytes) -> bool:
+    """The plain definition, one address at a time: no way of forwards from here ends in a delivery."""
+    forwards, waiting, passed = Forwards(host), [address], {address}
+    while waiting:
+        (lead,) = forwards.leads((waiting.pop(),))
+        if lead.delivers:
+            return False
+        targets = {one.address for one in lead.forwards} if not lead.bounces else set()
+        waiting += targets - passed
+        passed |= targets
+        assert len(passed) < 500, "a random host is small"
+    return True
+
+
+@pytest.mark.usefixtures("_in_this_process")
+@given(made=randomprograms.hosts(asking=False, slashes=False), wanted=st.lists(randomhosts.addresses(), max_size=6))
+@settings(
+    max_examples=parts.rounds(20),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
+)
+def test_whatever_goes_is_dead(tmp_path: Path, made: randomprograms.Made, wanted: list[bytes]) -> None:
+    """Also where a prefix goes as a whole, and however the address is spelled."""
+    for path, target in (("alias/.qmail-list-a", "nobody"), ("~joe/.qmail-default", "x"), ("alias/.qmail-b", "list-a")):
+        made.table.setdefault(path, File(f"&{target}@mail.example\n"))
+    # Where the random hosts forward to, so that there is much that is dead.
+    made.table["control/virtualdomains"] = f"{made.table.get('control/virtualdomains', '')}far.example:alias-gone\n"
+    with laid(tmp_path, made.table) as root, Host.open(root) as host:
+        domains = [(one.name.decode("latin-1"), host.rules(one.name).prepend) for one in host.domains()]
+        prepends = [(name, put.decode("latin-1")) for name, put in domains if put is not None]
+        wanted = [*wanted, *randomprograms.aimed(made, prepends, 40)]
+        wanted = [one for one in wanted if b"@" in one and one.rpartition(b"@")[2].lower() in dict(listed(host))]
+        before = dict(listed(host))
+        with Host.open(root, REJECT) as other:
+            after = dict(listed(other))
+            policy = Policy(other)
+            for address, outcome in zip(wanted, other.decide_many(wanted), strict=True):
+                local, _, domain = address.lower().rpartition(b"@")
+                took, takes = before[domain].match(local), after[domain].match(local)
+                assert took is not None
+                assert takes is not None
+                note(f"{address!r}: {took} {takes}")
+                if took.accepted and not takes.accepted:
+                    for spelled in (address, address.lower(), local.upper() + b"@" + domain):
+                        assert reaches_nobody(host, spelled), spelled
+                if took.accepted and not took.widened and not took.approximate and outcome.accepted:
+                    assert policy.judged(address, outcome) is takes.accepted, address
+
+
+def listed(host: Host) -> list[tuple[bytes, Table]]:
+    """Each domain of a host with its list."""
+    policy = Policy(host)
+    return [(one.name, policy.shape(one).table) for one in policy.domains()]

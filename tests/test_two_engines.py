@@ -13,6 +13,7 @@ import inprocess
 import parts
 import pytest
 import randomhosts
+from hosts import Host as Laid
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 from randomhosts import laid
@@ -145,3 +146,11 @@ def unsayable(result: Result, address: bytes) -> bool:
         fnmatchcase(address.replace(b":", b".").decode("latin-1"), rule.removeprefix("!"))
         for rule in rules([Unsayable(one.rule, one.reason, one.file, one.line) for one in result.outputs[0].unsayable])
     )
+
+
+def test_a_user_that_is_known_does_not_take_the_mail_of_a_longer_name(tmp_path: Path) -> None:
+    """joe was looked at before; whether joe-list is a user must be looked at all the same."""
+    found = Laid(tmp_path / "host", {"control/me": "a.example\n", "passwd": {"joe": 1001, "joe-list": 1002}})
+    with Host.open(found.root) as host:
+        host.decide("joe@a.example")
+        assert host.decide("joe-list-x@a.example").file == b"/home/joe-list/.qmail-x"

@@ -18,9 +18,13 @@ from rcptgen.compiler import Output, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.host import DomainRules, Host
 from rcptgen.lint import lint, pages
+from rcptgen.rules.outcome import Verdict
 from rcptgen.targets import target
 
 VECTORS = Path(__file__).parent / "vectors"
+SHOWN = 200
+"""Characters of an address in the details of a probe that are never cut off."""
+
 MODELLED = ("qmail", "vpopmail", "fastforward", "ezmlm", "vmailmgr")
 
 pytestmark = pytest.mark.root
@@ -64,6 +68,32 @@ def test_decide_and_rules_agree_with_the_real_programs(vector: Vector, root: Pat
             matched = host.rules(domain).match(local)
             if (matched.verdict, matched.kind) != (outcome.verdict, outcome.kind):
                 wrong.append(("rules", probe, matched))
+    assert not wrong
+
+
+def test_every_way_ends_where_decide_says(vector: Vector, root: Path, config: Config) -> None:
+    """What explain tells is no third opinion, and mail is forwarded to where the real programs did."""
+    wrong: list[tuple[object, ...]] = []
+    with Host.open(root, config) as host:
+        addresses = [probe.address for probe in vector.probes]
+        details = {probe.address: probe.detail for probe in vector.probes if probe.expected == "deliver"}
+        leads = host.leads_many(addresses, whole=True)
+        for address, outcome, (led, found) in zip(addresses, host.decide_many(addresses), leads, strict=True):
+            traced = host.trace(address)
+            seen = {
+                line.removeprefix("forward ")[:SHOWN]
+                for line in details.get(address, ())
+                if line.startswith("forward ")
+            }
+            said = {one.address.decode("utf-8", "backslashreplace")[:SHOWN] for one in found.forwards}
+            if seen and (not seen >= said if found.other else seen != said):
+                wrong.append((address, outcome, seen, said))
+            if traced.outcome != outcome or led.verdict != outcome.verdict:
+                wrong.append((address, outcome, traced.outcome, led))
+            if outcome.verdict is Verdict.DELIVER and not (found.forwards or found.other):
+                wrong.append((address, outcome, traced.outcome, led))
+            if not traced.steps or traced.steps[-1].text != outcome.reason:
+                wrong.append((address, outcome, traced.outcome, led))
     assert not wrong
 
 

@@ -163,6 +163,8 @@ class _Database:
         self._situation = situation
         self._execute = execute
         self._ran: dict[bytes, Effect] = {}
+        self.whole = False
+        """Whether `check` has found nothing wrong."""
 
     def check(self) -> Effect | None:
         """Reports a file that is no whole cdb, as far as its first bytes show; its effect where it holds nothing."""
@@ -171,6 +173,7 @@ class _Database:
         except (DamagedCdb, OSError) as trouble:
             effect = self._trouble(trouble)
             return effect if not self._database.size else None
+        self.whole = True
         return None
 
     def effect(self, address: bytes, steps: Steps) -> Effect:
@@ -307,6 +310,7 @@ class FastForward:
 
     def __init__(self) -> None:
         self._kept: dict[tuple[bytes, Status], Aliases] = {}
+        self._whole: tuple[bytes, Status] | None = None
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """Finds the recipient among the aliases."""
@@ -324,9 +328,12 @@ class FastForward:
         if not isinstance(database, CdbFile):
             return Effect(frozenset({111}), Kind.PROGRAM, UNREADABLE, file=path)
         aliases = _Database(database, path, options, situation, execute)
-        empty = aliases.check()
-        if empty is not None:
-            return empty
+        # Its first records are decoded by the thousand: once for all addresses that are asked in a row.
+        if (path, before) != self._whole:
+            empty = aliases.check()
+            if empty is not None:
+                return empty
+            self._whole = (path, before) if aliases.whole and isinstance(before, Status) else None
         recipient = _recipient(options, situation)
         if isinstance(recipient, Effect):
             return recipient

@@ -48,7 +48,7 @@ from rcptgen.programs.shellstate import (
     waited,
 )
 from rcptgen.programs.shellwords import UNTOUCHABLE, Expander, ShellEnds, Unknowable, constant
-from rcptgen.programs.telling import tell_line
+from rcptgen.programs.telling import tell_effect, tell_line
 from rcptgen.qmail.model import ANY_STATUS, UNKNOWN, Effect, Free, Presence, ProgramModel, Situation, Text
 from rcptgen.rules.outcome import Kind
 
@@ -74,6 +74,7 @@ def run_line(line: bytes, situation: Situation, models: Mapping[bytes, ProgramMo
     found = _run(line, situation, models)
     if found.approximate or found.widened or len(found.statuses) > 1:
         situation.leads.elsewhere(found.reason)
+    tell_effect(b"the line", found, situation.leads)
     return found
 
 
@@ -118,6 +119,8 @@ def _only(
 
     own = Situation(variables, situation.presence, situation.look, run, situation.leads)
     found = model.run(words, own, execute)
+    if own.leads is not None:
+        tell_effect(words[0], found, own.leads)
     # What Path.after, waited and effect make of one program and nothing else.
     if found.statuses in _SUCCESSES and not found.approximate:
         return found

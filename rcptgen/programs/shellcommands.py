@@ -21,7 +21,7 @@ from rcptgen.programs.shellstate import (
     merge,
     waited,
 )
-from rcptgen.programs.telling import tell_line, tell_program
+from rcptgen.programs.telling import tell_effect, tell_line, tell_program
 from rcptgen.qmail.model import ANY_STATUS, QMAIL_PROGRAMS, Effect, Presence, ProgramModel, Runner, Situation, Text
 from rcptgen.rules.outcome import Kind
 
@@ -84,7 +84,10 @@ class Commands(ABC):
             situation = Situation(
                 path.environment.handed_on(), here.presence, here.look, lambda line: self.line(line, path), here.leads
             )
-            paths = path.after(self.models[base].run(words, situation, self.runner(path)))
+            found = self.models[base].run(words, situation, self.runner(path))
+            if here.leads is not None:
+                tell_effect(name, found, here.leads)
+            paths = path.after(found)
         elif base in PROGRAMS:
             paths = PROGRAMS[base](self, words, path)
         else:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from rcptgen.programs.shellparse import one_command
 from rcptgen.qmail.leads import Leads
-from rcptgen.qmail.model import ProgramModel
+from rcptgen.qmail.model import Effect, ProgramModel
+from rcptgen.rules.shown import shown
 
 KEEPS_NOTHING = frozenset((b"exit", b"true", b"false", b"test", b"[", b":", b"echo"))
 """Commands that take no message."""
@@ -24,6 +25,13 @@ def tell_program(name: bytes, leads: Leads, models: Mapping[bytes, ProgramModel]
         return
     if not getattr(model, "tells_leads", False):
         leads.elsewhere("a program takes the message")
+
+
+def tell_effect(name: bytes, effect: Effect, leads: Leads) -> None:
+    """Says what a program comes to, to whoever listens."""
+    if leads.hear is not None:
+        ends = " or ".join("a signal" if one < 0 else str(one) for one in sorted(effect.statuses))
+        leads.hear(f"{shown(name)}: {effect.reason}: exit {ends}", effect.file, effect.line)
 
 
 def tell_line(line: bytes, leads: Leads, models: Mapping[bytes, ProgramModel]) -> None:

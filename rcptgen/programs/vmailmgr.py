@@ -115,6 +115,7 @@ class _Domain:
     after: Effect
     now: int
     leads: Leads | None
+    host: Text
 
     @classmethod
     def open(cls, situation: Situation, home: bytes, qmail: bytes, options: frozenset[bytes]) -> _Domain | Effect:
@@ -133,7 +134,8 @@ class _Domain:
         if b"no-postdeliver" not in options:
             after = _programs(situation, home, b"vdeliver-postdeliver")
         default = _setting(look, home, b"default-username", b"+")
-        return cls(look, home, qmail, table, default, before, after, int(time.time()), situation.leads)
+        host = situation.variables[b"HOST"]
+        return cls(look, home, qmail, table, default, before, after, int(time.time()), situation.leads, host)
 
     def one(self, text: bytes) -> Effect:
         """See cli_main."""
@@ -160,7 +162,9 @@ class _Domain:
         if record.mailbox or self.before.statuses == {99}:
             leads.elsewhere("a virtual user")
         for one in record.forwards.split(b"\0") if record.forwards else ():
-            # Others are completed by vdeliver.
+            if b"@" not in one and isinstance(self.host, bytes):
+                one += b"@" + self.host
+            # The name of this host completes others.
             leads.forward(one if b"@" in one[:-1] else None, (self.table.path, 0))
 
     def every(self) -> Effects:

@@ -82,11 +82,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing that was looked at on the way to a verdict."""
+    """One thing that was looked at on the way to a verdict.
+
+    `quoted` is the text of the line; `found` is False for what was tried and is not there.
+    """
 
     text: str
     file: bytes = b""
     line: int = 0
+    quoted: bytes = b""
+    found: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +171,7 @@ class Home:
         self._forward_kind = Kind.ALIAS if owner.user == settings.alias_user else Kind.FORWARD
         self._forwarded: dict[int, Outcome] = {}
         self.troubles: list[Trouble] = []
-        self._look = OwnersLook(
+        self.look = OwnersLook(
             tree,
             owner.home,
             self.identity,
@@ -226,7 +231,7 @@ class Home:
 
     def close(self) -> None:
         """Gives the directory's descriptor back; it is opened again when a file is wanted."""
-        self._look.close()
+        self.look.close()
         if self._directory is not None:
             self._directory.close()
             self._directory = None
@@ -406,7 +411,7 @@ class Home:
         reached: Callable[[Instruction], None] | None = None,
     ) -> Outcome:
         """What the instructions come to, with what dotqmail.outcome and Situation want besides."""
-        situation = Situation(variables.texts, self._presence, self._look, leads=leads)
+        situation = Situation(variables.texts, self._presence, self.look, leads=leads)
         return outcome(
             judged.instructions,
             judged.file,
@@ -541,7 +546,8 @@ class Home:
     def _try(self, name: bytes, steps: list[Step] | None) -> Judged | None:
         found = self._file(name)
         if steps is not None:
-            steps.append(Step("found" if found is not None else "no such file", self.path(name)))
+            there = found is not None
+            steps.append(Step("found" if there else "no such file", self.path(name), found=there))
         return found
 
 

@@ -24,20 +24,28 @@ def is_forwarding(outcome: Outcome) -> bool:
     return outcome.verdict is Verdict.DELIVER and outcome.kind in FORWARDING and sure
 
 
-def leads(home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes) -> tuple[Outcome, Leads]:
+def leads(
+    home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes, *, whole: bool = False
+) -> tuple[Outcome, Leads]:
     """What Home.judge says of an address, and where its mail goes.
 
     Whatever is no delivery by forwards alone has something in `Leads.other`, a bounce
-    nothing at all.  The lines are read again: homes do not keep them.
+    nothing at all.  Forwards beside a mailbox are only looked at with `whole`.  The lines
+    are read again: homes do not keep them.
     """
     state = home.state()
     if state is not None:
         return _without(state)
+    # What other addresses of the home ran into says nothing about this one.
+    known, home.troubles = home.troubles, []
     try:
-        outcome, found = _leads(home, dash, extension, local, host)
+        outcome, found = _leads(home, dash, extension, local, host, whole=whole, anew=bool(known))
+        doubtful = bool(home.troubles)
     except IdentityUnavailable:
         return _without(home.without_identity())
-    if home.failure is not None or home.troubles:
+    finally:
+        home.troubles = known + [one for one in home.troubles if one not in known]
+    if home.failure is not None or doubtful:
         found.elsewhere("a source in this home cannot be trusted for now")
     return outcome, found
 
@@ -47,16 +55,21 @@ def _without(outcome: Outcome) -> tuple[Outcome, Leads]:
     return outcome, Leads(other="" if outcome.verdict is Verdict.BOUNCE else outcome.reason)
 
 
-def _leads(home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes) -> tuple[Outcome, Leads]:
+def _leads(
+    home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes, *, whole: bool, anew: bool
+) -> tuple[Outcome, Leads]:
+    """`anew`: a refusal that was found earlier may rest on a source in trouble, and is looked at again."""
     judged, default_at = home.search(b".qmail" + dash, safe_extension(extension, dash), None)
     if judged is None and not dash:
         judged = home.default_delivery()
     answer = None if judged is None else judged.answer()
-    if judged is None or (answer is not None and not is_forwarding(answer)):
+    wanted = {Verdict.DELIVER: whole, Verdict.BOUNCE: anew}
+    if judged is None or (answer is not None and not is_forwarding(answer) and not wanted.get(answer.verdict)):
         return _without(answer or home.judge(dash, extension, local, host))
     instructions = judged.instructions if answer is None else _again(home, judged)
     if instructions is None:
-        return home.judge(dash, extension, local, host), Leads(other="the file has changed meanwhile")
+        outcome = home.judge(dash, extension, local, host)
+        return outcome, Leads(other=outcome.reason or "the file has changed meanwhile")
     default = extension[default_at:] if default_at >= 0 else None
     settings = home.settings
     variables = Variables.known(settings.path, home.user, home.home, local, host, extension, default)
@@ -65,13 +78,13 @@ def _leads(home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes)
 
 def _again(home: Home, judged: Judged) -> Instructions | None:
     """The lines of a file that only its outcome was kept of, or None where it is gone."""
+    if judged.default_delivery:
+        return parse(home.settings.default_delivery, forward_only=False)
     name = judged.file[len(home.path(b"")) :]
     with home.as_owner():
         found = home.content(name, EntryType.UNKNOWN)
     if not isinstance(found, Regular):
         return None
-    if not found.data:
-        return parse(home.settings.default_delivery, forward_only=False)
     return parse(found.data, forward_only=bool(found.status.mode & 0o100))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 
@@ -26,7 +26,8 @@ class Leads:
     `other` says what besides forwards may take the message (a mailbox, a program that nobody
     knows, the void), the first of it; empty where every way leads to `forwards`.  `varies`:
     another address that the same file answers may be forwarded to other addresses.
-    `file` and `line` are those of the line that is run.
+    `file` and `line` are those of the line that is run; `hear`, where somebody listens, is
+    told what programs come to, and the file and line that rests on.
     """
 
     forwards: list[Forwarded] = field(default_factory=list)
@@ -34,6 +35,7 @@ class Leads:
     varies: bool = False
     file: bytes = b""
     line: int = 0
+    hear: Callable[[str, bytes, int], None] | None = None
 
     def __reduce__(self) -> tuple[type[Leads], tuple[object, ...]]:
         # See Outcome.__reduce__.

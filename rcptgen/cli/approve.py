@@ -15,7 +15,6 @@ from rcptgen.cli.compile_ import (
     json_option,
     memorable,
     requested,
-    rollback_json,
     rolled_back,
     targets_option,
     wait_option,
@@ -23,7 +22,7 @@ from rcptgen.cli.compile_ import (
 from rcptgen.cli.who import who
 from rcptgen.compiler import Request
 from rcptgen.generations import History, held_of
-from rcptgen.hooks import held_json
+from rcptgen.hooks import held_json, rollback_json
 from rcptgen.publish.history import Rollback, Withheld
 from rcptgen.request import HOLDING
 from rcptgen.rules.shown import shown

@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-import msgspec
 
 from rcptgen.cli import Globals, safe, when
 from rcptgen.cli.who import who
 from rcptgen.compiler import Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
-from rcptgen.hooks import held_json
+from rcptgen.hooks import held_json, rollback_json
 from rcptgen.publish.history import Rollback
 from rcptgen.reader import SELDOM, State
 from rcptgen.rules.shown import as_json, shown
@@ -205,14 +204,6 @@ def _output(one: Outcomes) -> dict[str, Any]:
             for u in one.unsayable
         ],
     }
-
-
-def rollback_json(one: Rollback | None) -> dict[str, Any] | None:
-    """The rollback that is in force, or null."""
-    if one is None:
-        return None
-    by = msgspec.to_builtins(one.by)
-    return {"generation": one.number, "published": one.time, "since": one.since, "by": by}
 
 
 # -- text -----------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from heapq import merge, nlargest
+from dataclasses import dataclass
+from heapq import merge
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -20,20 +20,19 @@ from rcptgen.memory import BARE, BARE_OF_BASE, Memory
 from rcptgen.publish import guard
 from rcptgen.publish.files import Publication, PublishedUnsynced
 from rcptgen.publish.generation import Meta, path_key
-from rcptgen.publish.history import MOST_AFFECTED, Changes, DomainChange, Rollback
+from rcptgen.publish.history import Rollback
 from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.staged import Staged
 from rcptgen.publish.state import State
+from rcptgen.publish.tally import EMPTY, Tally
 from rcptgen.publish.writer import GenerationWriter
 from rcptgen.request import MOST_LISTED, Outcomes, Output, Request, Result
-from rcptgen.rules.compare import What, changes, summary
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Reader, Target, Unsayable, Writer
 from rcptgen.targets.witness import UNKNOWN, Proof, Wrong
 
 POSTMASTER = b"postmaster"
-_EMPTY = Table({}, {})
 _ACCEPTED = Outcome(Verdict.DELIVER, Kind.UNKNOWN, "accepted without a domain")
 
 
@@ -53,50 +52,6 @@ class Job:
     def rollback(self) -> Rollback | None:
         """The rollback that is in force for this run."""
         return None if self.request.resume else self.memory.rollback
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the publication changes, against the one before."""
-
-    gained: int = 0
-    lost: int = 0
-    changed: int = 0
-    domains: int = 0
-    _most: list[DomainChange] = field(default_factory=list)
-
-    def add(self, domain: bytes, old: Table, new: Table) -> None:
-        """Counts one domain."""
-        name = domain.decode("latin-1")
-        if (not len(old) or not len(new)) and not (_wild(old) or _wild(new)):
-            # A million names that are all new are not looked at one by one.
-            gained, lost = guard.accepted_rules(new), guard.accepted_rules(old)
-            one = DomainChange(domain=name, gained=gained, lost=lost)
-        else:
-            found = summary(changes(old, new))
-            gained, lost = found.count(What.GAINED), found.count(What.LOST)
-            one = DomainChange(domain=name, gained=gained, lost=lost, changed=found.count(What.CHANGED))
-        if one.gained or one.lost or one.changed:
-            self.gained += one.gained
-            self.lost += one.lost
-            self.changed += one.changed
-            self.domains += 1
-            self._most.append(one)
-            if len(self._most) > 2 * MOST_AFFECTED:
-                self._most = self.most()
-
-    def most(self) -> list[DomainChange]:
-        """The domains that change most; of equal ones the first."""
-        return nlargest(MOST_AFFECTED, self._most, key=lambda one: one.gained + one.lost + one.changed)
-
-    def changes(self) -> Changes:
-        """All of it, of bounded size."""
-        return Changes(gained=self.gained, lost=self.lost, changed=self.changed, domains=self.domains, most=self.most())
-
-
-def _wild(table: Table) -> bool:
-    """Whether `table` accepts more than single names."""
-    return any(outcome.accepted for outcome in table.prefixes.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +127,7 @@ class Build:
             table = base if live is None else guard.union(live, base)
             published = old.base if live is None else pack(table)
         if published != old.published:
-            self.tally.add(domain, unpack(old.published) if old.published else _EMPTY, table or _EMPTY)
+            self.tally.add(domain, unpack(old.published) if old.published else EMPTY, table or EMPTY)
         if self.generation is not None and table is not None:
             sides = {"live": blob or None, "base": old.base or None} if rolled else {}
             self.generation.add(domain, published, held=held, **sides)

@@ -6,7 +6,7 @@ import os
 import time
 from contextlib import ExitStack
 
-from rcptgen.attempt import Attempt, Hold, Run
+from rcptgen.attempt import Attempt
 from rcptgen.build import text_of
 from rcptgen.config import Config
 from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError, SourceFailed
@@ -17,6 +17,7 @@ from rcptgen.policy import Policy
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
 from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result
+from rcptgen.run import Hold, Run
 from rcptgen.targets import target as target_called
 
 __all__ = ["Held", "Outcomes", "Output", "Progress", "Request", "Result", "compile_host"]

@@ -14,14 +14,12 @@ from rcptgen.publish.generation import Generation, Meta
 from rcptgen.publish.history import Rollback, Withheld
 from rcptgen.publish.packed import unpack
 from rcptgen.publish.state import State
+from rcptgen.publish.tally import EMPTY
 from rcptgen.request import Held
 from rcptgen.rules.compare import Change, What, changes
-from rcptgen.rules.table import Table
 
 SAMPLE = 10
 """Changes of one domain that are named one by one."""
-
-_EMPTY = Table({}, {})
 
 
 @dataclass(slots=True)
@@ -115,7 +113,7 @@ def differences(old: Generation, new: Generation) -> Iterator[Difference]:
         if before == after:
             continue
         found = Difference(domain)
-        for change in changes(unpack(before) if before else _EMPTY, unpack(after) if after else _EMPTY):
+        for change in changes(unpack(before) if before else EMPTY, unpack(after) if after else EMPTY):
             found.add(change)
         if found.some:
             yield found

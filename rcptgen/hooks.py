@@ -21,6 +21,7 @@ import msgspec
 
 from rcptgen.config import Config
 from rcptgen.publish.files import PublishedUnsynced
+from rcptgen.publish.history import Rollback
 from rcptgen.request import Held, Request, Result
 from rcptgen.rules.shown import as_json, shown
 
@@ -78,7 +79,7 @@ def plan(event: str, request: Request, result: Result) -> dict[str, Any]:
         "gained": result.gained,
         "lost": result.lost,
         "held": [held_json(one) for one in result.held],
-        "rollback": msgspec.to_builtins(result.rollback),
+        "rollback": rollback_json(result.rollback),
         "outputs": [
             {
                 "target": one.output.target,
@@ -101,6 +102,14 @@ def held_json(one: Held) -> dict[str, Any]:
         "count": one.count,
         "sample": [shown(name) for name in one.sample],
     }
+
+
+def rollback_json(one: Rollback | None) -> dict[str, Any] | None:
+    """The rollback that is in force, or null."""
+    if one is None:
+        return None
+    by = msgspec.to_builtins(one.by)
+    return {"generation": one.number, "published": one.time, "since": one.since, "by": by}
 
 
 def run(

@@ -199,7 +199,7 @@ def test_told_of_a_rollback(site: Site) -> None:
     (told,) = events(site)
     assert told["reason"] == "rollback"
     assert isinstance(told["rollback"], dict)
-    assert told["rollback"]["number"] == 1
+    assert told["rollback"]["generation"] == 1
 
 
 @pytest.mark.root

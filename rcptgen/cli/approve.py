@@ -14,19 +14,18 @@ from rcptgen.cli.compile_ import (
     compiled,
     json_option,
     memorable,
-    requested,
-    rollback_json,
+    ordered,
     rolled_back,
     targets_option,
     wait_option,
 )
-from rcptgen.cli.who import who
-from rcptgen.compiler import Request
 from rcptgen.generations import History, held_of
-from rcptgen.hooks import held_json
+from rcptgen.hooks import held_json, rollback_json
 from rcptgen.publish.history import Rollback, Withheld
 from rcptgen.request import HOLDING
 from rcptgen.rules.shown import shown
+
+STANDS = "what is held stands"
 
 
 @click.command("approve")
@@ -52,30 +51,20 @@ def command(
     what was held by the last run is released: what has gone since then is judged as ever.
     A DOMAIN of which nothing is held is approved as it is found now.
     """
-    given.asking = False
-    given.need_root()
-    config = given.config()
-    state = memorable(given, "what is held stands")
     names = frozenset(os.fsencode(one).lower() for one in domains)
-    with History.open(state) as history:
+    given.asking = False
+    with History.open(memorable(given, STANDS)) as history:
         holds = [one for one in history.holds if not names or held_of(one).domain in names]
         rollback = history.rollback
-    asks = not (names or yes or as_object) and sys.stdin.isatty() and sys.stderr.isatty()
     if plan:
         return _shown(holds, rollback, as_object)
+    asks = not (names or yes or as_object) and sys.stdin.isatty() and sys.stderr.isatty()
     if asks:
         _shown(holds, rollback, False)
         if not holds or not click.confirm("Release all of it?", err=True):
             return HOLDING if holds else 0
-    request = Request(
-        outputs=requested(given, config, targets, dry_run=False),
-        state=state,
-        approve=names,
-        seen=tuple(holds) if asks else None,
-        wait=wait,
-        reason="approved",
-        by=who(),
-    )
+    seen = tuple(holds) if asks else None
+    config, request = ordered(given, targets, "approved", STANDS, approve=names, seen=seen, wait=wait)
     return compiled(given, config, request, as_object=as_object)
 
 

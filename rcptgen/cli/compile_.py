@@ -14,14 +14,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
-import msgspec
 
 from rcptgen.cli import Globals, safe, when
 from rcptgen.cli.who import who
 from rcptgen.compiler import Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
-from rcptgen.errors import RcptgenError, Shortage
-from rcptgen.hooks import held_json
+from rcptgen.errors import NeedsRoot, RcptgenError, Shortage
+from rcptgen.hooks import held_json, rollback_json
 from rcptgen.publish.history import Rollback
 from rcptgen.reader import SELDOM, State
 from rcptgen.rules.shown import as_json, shown
@@ -43,12 +42,13 @@ targets_option = click.option(
 wait_option = click.option(
     "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait that long for another run."
 )
+dry_run_option = click.option("--dry-run", is_flag=True, help="Build and verify, publish nothing.")
 json_option = click.option("--json", "as_object", is_flag=True, help="One JSON object on stdout.")
 
 
 @click.command("compile")
 @targets_option
-@click.option("--dry-run", is_flag=True, help="Build and verify, publish nothing.")
+@dry_run_option
 @click.option("--force", is_flag=True, help="Publish whatever the guard would hold or a person would have to decide.")
 @click.option("--full", is_flag=True, help="Verify at every rule, not at a sample of a large host's.")
 @wait_option
@@ -94,11 +94,25 @@ def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run
 
 
 def memorable(given: Globals, what: str) -> bytes:
-    """The state directory, where `what` stands; a usage error without one."""
+    """The state directory, where `what`; a usage error without one, NeedsRoot where it is shut."""
     state = given.state()
     if state is None:
         raise click.UsageError(f"{what} in the state directory: with --root, name it with --state")
+    if os.path.lexists(state) and not os.access(state, os.R_OK | os.X_OK):
+        raise NeedsRoot(f"{shown(state)}: {what} there, and only its owner may look into it")
     return state
+
+
+def ordered(
+    given: Globals, targets: Iterable[str], reason: str, where: str, *, dry_run: bool = False, **more: Any
+) -> tuple[Config, Request]:
+    """The configuration, and the request of a person whose order concerns what stands in the state directory."""
+    given.asking = False
+    given.need_root()
+    config = given.config()
+    state = memorable(given, where)
+    outputs = requested(given, config, targets, dry_run=dry_run)
+    return config, Request(outputs=outputs, state=state, dry_run=dry_run, reason=reason, by=who(), **more)
 
 
 def compiled(given: Globals, config: Config, request: Request, *, as_object: bool) -> int:
@@ -205,14 +219,6 @@ def _output(one: Outcomes) -> dict[str, Any]:
             for u in one.unsayable
         ],
     }
-
-
-def rollback_json(one: Rollback | None) -> dict[str, Any] | None:
-    """The rollback that is in force, or null."""
-    if one is None:
-        return None
-    by = msgspec.to_builtins(one.by)
-    return {"generation": one.number, "published": one.time, "since": one.since, "by": by}
 
 
 # -- text -----------------------------------------------------------------------------------

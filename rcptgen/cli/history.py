@@ -11,9 +11,9 @@ import click
 import msgspec
 
 from rcptgen.cli import Globals, safe, when
-from rcptgen.cli.compile_ import memorable, rollback_json, rolled_back
+from rcptgen.cli.compile_ import memorable, rolled_back
 from rcptgen.generations import Difference, History, differences, held_of
-from rcptgen.hooks import held_json
+from rcptgen.hooks import held_json, rollback_json
 from rcptgen.publish.generation import Meta
 from rcptgen.publish.history import Changes
 from rcptgen.rules.compare import Change, What

@@ -5,15 +5,13 @@ from __future__ import annotations
 import click
 
 from rcptgen.cli import Globals
-from rcptgen.cli.compile_ import json_option, memorable, perform, requested, targets_option, wait_option
-from rcptgen.cli.who import who
-from rcptgen.request import Request
+from rcptgen.cli.compile_ import dry_run_option, json_option, ordered, perform, targets_option, wait_option
 from rcptgen.rollback import roll_back
 
 
 @click.command("rollback")
 @targets_option
-@click.option("--dry-run", is_flag=True, help="Build and verify, publish nothing.")
+@dry_run_option
 @click.option("--force", is_flag=True, help="Overwrite files that were replaced by hand; ask no canaries.")
 @wait_option
 @json_option
@@ -33,17 +31,5 @@ def command(
     Without N the last generation with another list.  Compiles go on: additions go out,
     nothing that generation N accepts goes, and they end with status 3.  The host is not read.
     """
-    given.asking = False
-    given.need_root()
-    config = given.config()
-    state = memorable(given, "the history stands")
-    request = Request(
-        outputs=requested(given, config, targets, dry_run=dry_run),
-        state=state,
-        dry_run=dry_run,
-        force=force,
-        wait=wait,
-        reason="rollback",
-        by=who(),
-    )
+    config, request = ordered(given, targets, "rollback", "the history stands", dry_run=dry_run, force=force, wait=wait)
     return perform(given, request, lambda progress: roll_back(config, request, number), as_object=as_object)

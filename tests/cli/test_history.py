@@ -122,6 +122,22 @@ def test_nothing_yet(tmp_path: Path) -> None:
     assert called("-q", "--state", tmp_path / "state", "history").err == ""
 
 
+@pytest.mark.root
+@pytest.mark.parametrize("words", ["history", "history show 1", "approve --plan", "rollback", "resume"])
+def test_others_may_not_look(site: Site, words: str) -> None:
+    """Also below another root: the state holds every address."""
+    site.published()
+    site.top.chmod(0o755)
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setuid(12345)
+            os._exit(site.run(*words.split()).status)
+        finally:
+            os._exit(99)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 77
+
+
 # --- who -----------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,57 @@
+"""What a publication changes, counted while it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from heapq import nlargest
+
+from rcptgen.publish.guard import accepted_rules
+from rcptgen.publish.history import MOST_AFFECTED, Changes, DomainChange
+from rcptgen.rules.compare import What, changes, summary
+from rcptgen.rules.table import Table
+
+EMPTY = Table({}, {})
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the publication changes, against the one before."""
+
+    gained: int = 0
+    lost: int = 0
+    changed: int = 0
+    domains: int = 0
+    _most: list[DomainChange] = field(default_factory=list)
+
+    def add(self, domain: bytes, old: Table, new: Table) -> None:
+        """Counts one domain."""
+        name = domain.decode("latin-1")
+        if (not len(old) or not len(new)) and not (_wild(old) or _wild(new)):
+            # A million names that are all new are not looked at one by one.
+            gained, lost = accepted_rules(new), accepted_rules(old)
+            one = DomainChange(domain=name, gained=gained, lost=lost)
+        else:
+            found = summary(changes(old, new))
+            gained, lost = found.count(What.GAINED), found.count(What.LOST)
+            one = DomainChange(domain=name, gained=gained, lost=lost, changed=found.count(What.CHANGED))
+        if one.gained or one.lost or one.changed:
+            self.gained += one.gained
+            self.lost += one.lost
+            self.changed += one.changed
+            self.domains += 1
+            self._most.append(one)
+            if len(self._most) > 2 * MOST_AFFECTED:
+                self._most = self.most()
+
+    def most(self) -> list[DomainChange]:
+        """The domains that change most; of equal ones the first."""
+        return nlargest(MOST_AFFECTED, self._most, key=lambda one: one.gained + one.lost + one.changed)
+
+    def changes(self) -> Changes:
+        """All of it, of bounded size."""
+        return Changes(gained=self.gained, lost=self.lost, changed=self.changed, domains=self.domains, most=self.most())
+
+
+def _wild(table: Table) -> bool:
+    """Whether `table` accepts more than single names."""
+    return any(outcome.accepted for outcome in table.prefixes.values())

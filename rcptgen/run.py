@@ -1,0 +1,87 @@
+"""One run of the compiler: the host, and what a person lets go of what was held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rcptgen.build import Job
+from rcptgen.host import Domain, Host
+from rcptgen.publish import guard
+from rcptgen.publish.tally import EMPTY
+from rcptgen.request import Progress
+from rcptgen.rules.table import Table
+
+CATCH_ALL = b"*@"
+"""Put in front of a domain whose new catch-all is held, where others stand for held removals."""
+
+
+@dataclass(slots=True)
+class Run(Job):
+    """What all attempts of one run share: the job, and the host."""
+
+    host: Host
+    progress: Progress
+    domains: list[Domain]
+
+    def released(self, domain: bytes, key: bytes | None = None) -> bool:
+        """Whether a person lets go what is held of `domain` under `key`, else its removals.
+
+        Without names all that was held is meant, with names what was held of those; and where
+        nothing was, what this run would hold of them.
+        """
+        approve = self.request.approve
+        if self.request.force or approve is None:
+            return self.request.force
+        named = domain in approve
+        if self.is_held(key or domain):
+            return (named or not approve) and self._was_seen(domain, catch_all=key is not None and key != domain)
+        return named and not (self.is_held(domain) or self.is_held(CATCH_ALL + domain))
+
+    def _was_seen(self, domain: bytes, *, catch_all: bool) -> bool:
+        """Whether what is held is still what a person was shown, where he was shown something."""
+        if self.request.seen is None:
+            return True
+        name = domain_key(domain)
+        return any(
+            one in self.request.seen for one in self.memory.holds if (one.domain, one.catch_all) == (name, catch_all)
+        )
+
+    def approved(self, domain: bytes, old: Table) -> Table:
+        """What is left of `old` to be guarded: what a person was not asked about, where one has approved."""
+        if not self.released(domain):
+            return old
+        asked = self.memory.held_table(domain) if self.is_held(domain) and not self.request.force else None
+        if asked is None:
+            return EMPTY
+        # What was asked about is part of what was published then; but the files may have been replaced by hand.
+        return asked if self.memory.number is not None else guard.both(old, asked)
+
+    def is_held(self, key: bytes) -> bool:
+        """Whether the last run held this; then it stays held until a person approves, however little is left of it."""
+        return domain_key(key) in self.memory.held
+
+    @property
+    def limits(self) -> guard.Limits:
+        """The guard's limits, as configured."""
+        wanted = self.config.guard
+        return guard.Limits(
+            domain_loss=wanted.domain_loss,
+            domain_loss_min=wanted.domain_loss_min,
+            total_loss=wanted.total_loss,
+            total_loss_min=wanted.total_loss_min,
+            new_catchalls=wanted.new_catchalls,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What an attempt holds beyond single suspicious domains."""
+
+    gone: frozenset[bytes] = frozenset()
+    everything: str = ""
+    catchalls: bool = False
+
+
+def domain_key(domain: bytes) -> str:
+    """A domain as text that stands for its bytes one by one."""
+    return domain.decode("latin-1")

@@ -16,6 +16,7 @@ import click
 from rcptgen import __version__
 from rcptgen.config import DEFAULT_PATH, Config, parse
 from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError, Shortage, UsageTrouble
+from rcptgen.rules.shown import safe as safe
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Absent, Regular, SourceTree
 
@@ -167,11 +168,6 @@ def _bug() -> int:
 def _forget_output() -> None:
     """What is left in Python's buffer must not make it complain, and change the status, at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def safe(text: str) -> str:
-    """`text` for a terminal, whatever names it was made of."""
-    return shown(text.encode("utf-8", "surrogateescape"))
 
 
 def _say(text: str) -> None:

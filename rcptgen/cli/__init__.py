@@ -34,6 +34,7 @@ COMMANDS = {
     "query": "query",
     "verify": "verify",
     "approve": "approve",
+    "trigger": "trigger",
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from rcptgen.cli import Globals, safe
+from rcptgen.cli.handover import left_to_watch
 from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
@@ -49,7 +50,8 @@ def command(
 ) -> int:
     """Read the host and publish the list of its recipients.
 
-    Silent when nothing changed, unless on a terminal or with -v.
+    Silent when nothing changed, unless on a terminal or with -v.  Where a watch is running,
+    it does the work.
     """
     given.asking = False
     given.need_root()
@@ -64,7 +66,8 @@ def command(
         wait=wait,
         reason="forced" if force else "compile",
     )
-    return perform(given, config, request, as_object=as_object)
+    done = left_to_watch(given, config, request, as_object=as_object, own_targets=bool(targets))
+    return perform(given, config, request, as_object=as_object) if done is None else done
 
 
 def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run: bool) -> tuple[Output, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -104,6 +105,8 @@ class Attempt:
         self.opened: list[bytes] = []
         self.empty: list[bytes] = []
         self.accepted = 0
+        self.classes: Counter[str] = Counter()
+        self.recipients: Counter[tuple[str, str]] = Counter()
 
     def close(self) -> None:
         """Removes whatever was not committed."""
@@ -185,6 +188,7 @@ class Attempt:
             return
         reason = self.hold.everything or "the domain is gone from the configuration, but hardly on purpose"
         self._hold(domain, reason, count, ())
+        self._count("gone", old)
         self._emit(domain, old, blob)
 
     def _domain(self, domain: Domain, old_blob: bytes) -> None:
@@ -229,7 +233,18 @@ class Attempt:
         self.approximate += sum(outcome.approximate for outcome in table.prefixes.values())
         if domain.kind is not DomainKind.RELAY and not _accepts(table):
             self.empty.append(name)
+        self._count(domain.kind.value, table)
         self._emit(name, table, blob)
+
+    def _count(self, kind: str, table: Table) -> None:
+        """Takes the accepted rules of a domain of this kind into the numbers of the run."""
+        self.classes[kind] += 1
+        for outcome, names in table.groups.items():
+            if outcome.accepted:
+                self.recipients[kind, outcome.kind.value] += len(names)
+        for outcome in table.prefixes.values():
+            if outcome.accepted:
+                self.recipients[kind, outcome.kind.value] += 1
 
     def _emit(self, domain: bytes, table: Table, blob: bytes) -> None:
         if self.generation is not None:
@@ -330,6 +345,7 @@ class Attempt:
         result.held = self.held
         result.kept = self.policy.kept
         result.approximate = self.approximate
+        result.classes, result.recipients = dict(self.classes), dict(self.recipients)
         result.gained, result.lost = self.gained, self.let_go + self.lost_on_purpose
         result.warnings += self.publication.warnings
         if run.state is not None:

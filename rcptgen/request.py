@@ -72,7 +72,11 @@ class Outcomes:
 
 @dataclass(slots=True)
 class Result:
-    """The whole of a run; `status` is the exit status."""
+    """The whole of a run; `status` is the exit status.
+
+    `recipients` counts the accepted rules by the class of their domain and their kind, `classes`
+    the domains: local, virtual, relay, and gone for what is only held.
+    """
 
     status: int = 0
     outputs: list[Outcomes] = field(default_factory=list)
@@ -83,6 +87,8 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     domains: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    recipients: dict[tuple[str, str], int] = field(default_factory=dict)
     gained: int = 0
     lost: int = 0
     approximate: int = 0

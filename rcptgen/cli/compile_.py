@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import os
@@ -19,6 +20,7 @@ from rcptgen.cli.handover import left_to_watch
 from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
+from rcptgen.metrics import measured
 from rcptgen.reader import SELDOM, State
 from rcptgen.rules.shown import as_json, shown
 
@@ -90,7 +92,9 @@ def perform(given: Globals, config: Config, request: Request, *, as_object: bool
     gc.set_threshold(*SELDOM)
     try:
         with _progress(given, as_object) as progress:
-            result = compile_host(given.root, config, request, progress=progress)
+            work = functools.partial(compile_host, given.root, config, request, progress=progress)
+            # As the configured outputs, the textfile is the live host's.
+            result = measured(config, work) if given.root == b"/" and not request.dry_run else work()
     except (RcptgenError, MemoryError) as error:
         if as_object:
             status = error.status if isinstance(error, RcptgenError) else Shortage.status

@@ -35,6 +35,7 @@ COMMANDS = {
     "verify": "verify",
     "approve": "approve",
     "trigger": "trigger",
+    "install-units": "install_units",
 }
 
 

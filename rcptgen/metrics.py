@@ -81,7 +81,6 @@ def write(
     *,
     status: int = 0,
     service: Service | None = None,
-    rolled_back_since: float = 0.0,
     now: float | None = None,
 ) -> str:
     """The textfile says what is known of a run; answers why it does not, or an empty text.
@@ -98,7 +97,7 @@ def write(
     when = time.time() if now is None else now
     try:
         old = _read(path)
-        families = list(_families(result, status, service, rolled_back_since, when, old))
+        families = list(_families(result, status, service, when, old))
         with Publication() as publication:
             publication.stage(path, MODE).write(
                 [_rendered(families, old, keep=result is None or not _published(result))]
@@ -131,7 +130,6 @@ def _families(
     result: Result | None,
     status: int,
     service: Service | None,
-    rolled_back_since: float,
     now: float,
     old: Mapping[str, Metric],
 ) -> Iterator[_Family]:
@@ -155,7 +153,7 @@ def _families(
         yield _one("rcptgen_events_total", "Events since the service started.", service.events, counter=True)
     if result is not None and _published(result):
         yield _one("rcptgen_compile_duration_seconds", "Duration of the last run.", result.seconds)
-        yield _one("rcptgen_rolled_back_since_timestamp_seconds", "Since when, or 0.", rolled_back_since)
+        yield _one("rcptgen_rolled_back_since_timestamp_seconds", "Since when, or 0.", result.rolled_back_since)
         yield from _lists(result)
 
 

@@ -75,7 +75,8 @@ class Result:
     """The whole of a run; `status` is the exit status.
 
     `recipients` counts the accepted rules by the class of their domain and their kind, `classes`
-    the domains: local, virtual, relay, and gone for what is only held.
+    the domains: local, virtual, relay, and gone for what is only held.  `rolled_back_since` is
+    when the rollback in force was ordered, 0 without one.
     """
 
     status: int = 0
@@ -93,6 +94,7 @@ class Result:
     lost: int = 0
     approximate: int = 0
     first: bool = False
+    rolled_back_since: float = 0.0
     witnesses: int = 0
     seconds: float = 0.0
 

@@ -69,13 +69,14 @@ def result(status: int = 0, *, published: bool = True) -> Result:
         classes={"local": 1, "virtual": 2},
         recipients={("local", "mailbox"): 5, ("virtual", "catch-all"): 2},
         approximate=6,
+        rolled_back_since=50.0,
         seconds=1.5,
     )
 
 
 def test_what_a_run_says(config: Config, file: Path) -> None:
     service = Service(watches=20, swept=3, events=99)
-    assert write(config, result(3), service=service, rolled_back_since=50.0, now=1000.0) == ""
+    assert write(config, result(3), service=service, now=1000.0) == ""
     output = "path=/var/qmail/control/a\\x0ab.cdb,target=validrcptto"
     found = samples(file)
     assert [name for name in found if name.startswith("rcptgen_build_info{version=")] != []

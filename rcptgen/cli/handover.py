@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 
@@ -33,13 +34,14 @@ def left_to_watch(
     * what wants to see more than a line (`--json`, `-v`);
     * what the watch would do otherwise (other outputs, another `--state` or another
       configuration: a watch that has not read the changed file yet must be told to);
+    * what a hook starts (RCPTGEN_HOOK): the watch waits for the hook's end;
     * all, where the watch ends meanwhile or cannot be asked.
 
     Raises Busy where the watch does not answer in time: it is at work, and holds the lock.
     """
     plain = Request(outputs=request.outputs, state=request.state, reason=request.reason)
     wants_more = replace(request, wait=plain.wait) != plain
-    if given.root != b"/" or own_targets or as_object or given.verbose or wants_more:
+    if given.root != b"/" or own_targets or as_object or given.verbose or wants_more or "RCPTGEN_HOOK" in os.environ:
         return None
     path = socket_path(given.root, given.state(), config)
     if path is None:

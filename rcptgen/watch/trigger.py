@@ -37,6 +37,9 @@ MOST_CLIENTS = 64
 MOST_BYTES = 1 << 16
 """Bytes of a request with its line end; a client with more to name asks for everything."""
 
+MOST_SAID = 1000
+"""Characters of an answer's text."""
+
 TIME_TO_ASK = 5.0
 """Seconds after which a client that has not asked yet makes room for another."""
 
@@ -172,7 +175,7 @@ class Server:
         """Tells the client behind `token`, if it still waits, with what exit status and words it ends."""
         client = self._clients.get(token)
         if client is not None:
-            self._reply(client, Reply(status=status, text=text))
+            self._reply(client, Reply(status=status, text=text[:MOST_SAID]))
 
     def close(self) -> None:
         """The socket is gone, and every client sees the end; harmless when done twice."""

@@ -19,6 +19,9 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parts import rounds
 from runs import called
 
 from rcptgen.cli import Globals
@@ -44,11 +47,15 @@ def server(path: bytes) -> Iterator[Server]:
         yield made
 
 
-def connect(path: bytes) -> socket.socket:
+def connect(path: bytes, *, blocking: bool = True) -> socket.socket:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.setblocking(blocking)
     directory = os.open(os.path.dirname(path), os.O_PATH)
     try:
         made.connect(trigger.address(path, directory))
+    except BaseException:
+        made.close()
+        raise
     finally:
         os.close(directory)
     made.settimeout(5)
@@ -278,10 +285,11 @@ def test_what_is_no_single_line_is_dropped(server: Server, path: bytes, sent: by
         assert server._clients == {}
 
 
-def _send(client: socket.socket, data: bytes) -> None:
+def _send(client: socket.socket, data: bytes, *, end: bool = True) -> None:
     try:
         client.sendall(data)
-        client.shutdown(socket.SHUT_WR)
+        if end:
+            client.shutdown(socket.SHUT_WR)
     except OSError:
         # It was dropped meanwhile.
         pass
@@ -297,11 +305,32 @@ def test_what_is_no_request_is_told_so(server: Server, path: bytes, sent: bytes)
         assert json.loads(client.recv(4096))["status"] == 2
 
 
+@given(st.lists(st.binary(max_size=200) | st.just(line(wait=True)) | st.just(b"\n"), max_size=4))
+@settings(max_examples=rounds(60), deadline=None)
+def test_nothing_that_a_client_sends_disturbs_the_others(pieces: list[bytes]) -> None:
+    with Server(b"fuzzed.sock") as server, closing(connect(b"./fuzzed.sock")) as other:
+        with closing(connect(b"./fuzzed.sock")) as client:
+            for piece in pieces:
+                _send(client, piece, end=False)
+                server.requests()
+        other.sendall(line(domains=["b25l"], wait=True))
+        found = [one for one in asked(server, 50, 0.02) if one.domains]
+        assert [one.domains for one in found] == [(b"one",)]
+        server.answer(found[0].token, 0, "live")
+        assert json.loads(other.recv(4096))["text"] == "live"
+
+
 def test_another_version_is_told_so(server: Server, path: bytes) -> None:
     with closing(connect(path)) as client:
         client.sendall(json.dumps({"version": 2, "new": 1}).encode() + b"\n")
         assert asked(server, seconds=0.1) == []
         assert "start it again" in json.loads(client.recv(4096))["text"]
+
+
+def test_a_long_answer_is_cut(server: Server, path: bytes) -> None:
+    with serving(server, lambda one: (75, "ü" * 1_000_000)):
+        reply = ask(path, wait=5)
+    assert (reply.status, reply.text) == (75, "ü" * trigger.MOST_SAID)
 
 
 def test_the_number_of_clients_is_bounded(server: Server, path: bytes) -> None:
@@ -384,24 +413,12 @@ def test_waiting_ends_in_time(server: Server, path: bytes) -> None:
 def test_a_watch_that_takes_no_connections_holds_nobody_up(server: Server, path: bytes) -> None:
     with ExitStack() as stack:
         begun = time.monotonic()
-        with pytest.raises(Busy, match="does not take requests"):
+        with pytest.raises(BlockingIOError):
             for _ in range(1000):
-                made = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                made.setblocking(False)
-                try:
-                    stack.enter_context(closing(connect_now(made, path)))
-                except BlockingIOError:
-                    ask(path)
+                stack.enter_context(closing(connect(path, blocking=False)))
+        with pytest.raises(Busy, match="does not take requests"):
+            ask(path)
         assert time.monotonic() - begun < 4
-
-
-def connect_now(made: socket.socket, path: bytes) -> socket.socket:
-    directory = os.open(os.path.dirname(path), os.O_PATH)
-    try:
-        made.connect(trigger.address(path, directory))
-    finally:
-        os.close(directory)
-    return made
 
 
 def test_a_watch_with_another_job_says_so(path: bytes) -> None:
@@ -518,6 +535,14 @@ def test_a_plain_compile_is_left_to_the_watch(config: Path, watch: list[Asked]) 
 )
 def test_who_asks_for_more_compiles_by_itself(config: Path, watch: list[Asked], option: dict[str, object]) -> None:
     assert handed(config, **option) is None  # type: ignore[arg-type]
+    assert watch == []
+
+
+def test_a_hook_of_the_watch_does_not_wait_for_it(
+    config: Path, watch: list[Asked], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RCPTGEN_HOOK", "publish")
+    assert handed(config) is None
     assert watch == []
 
 

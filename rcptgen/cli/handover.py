@@ -33,7 +33,8 @@ def left_to_watch(
       every rule, an approval releases what is held);
     * what wants to see more than a line (`--json`, `-v`);
     * what the watch would do otherwise (other outputs, another `--state` or another
-      configuration: a watch that has not read the changed file yet must be told to);
+      configuration: a watch that has not read the changed file yet must be told to; another
+      version);
     * what a hook starts (RCPTGEN_HOOK): the watch waits for the hook's end;
     * all, where the watch ends meanwhile or cannot be asked.
 
@@ -52,8 +53,9 @@ def left_to_watch(
     except (NotRunning, NeedsRoot):
         return None
     if reply.other:
-        if reply.other == "configuration":
-            _say("a watch is running with another configuration: systemctl reload rcptgen-watch; compiled without it")
+        if reply.other != "output":
+            do = "reload" if reply.other == "configuration" else "restart"
+            _say(f"a watch is running with another {reply.other}: systemctl {do} rcptgen-watch; compiled without it")
         return None
     if reply.text and (reply.status or (sys.stderr.isatty() and not given.quiet)):
         _say(reply.text)

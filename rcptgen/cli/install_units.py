@@ -11,7 +11,7 @@ from importlib.resources import files
 import click
 
 from rcptgen.cli import Globals, safe
-from rcptgen.config import Config
+from rcptgen.config import DEFAULT_PATH, Config
 from rcptgen.errors import ConfigurationError, PublishFailed
 from rcptgen.publish.files import Publication
 from rcptgen.publish.paths import locate, ours, writable_by_others
@@ -26,6 +26,7 @@ MODE = 0o644
 _PROGRAM = "ExecStart=/usr/bin/python3 -I -m rcptgen"
 _QMAIL = "/var/qmail/"
 _WRITABLE = "ReadWritePaths="
+_WATCHED = f"PathChanged={os.fsdecode(DEFAULT_PATH)}"
 
 
 @click.command("install-units")
@@ -67,8 +68,10 @@ def _units(given: Globals, config: Config, *, sql_tcp: bool) -> Iterator[tuple[s
     """Every file to install: its name below the units' directory, and its text."""
     shipped = files("rcptgen") / "systemd"
     program = [sys.executable, "-I", "-m", "rcptgen"]
+    file = os.fsdecode(DEFAULT_PATH)
     if given.config_path is not None:
-        program += ["--config", os.path.abspath(os.fsdecode(given.config_path))]
+        file = os.path.abspath(os.fsdecode(given.config_path))
+        program += ["--config", file]
     start = "ExecStart=" + " ".join(_quoted(word).replace("$", "$$") for word in program)
     writable = "ReadWritePaths=" + " ".join(_writable(config))
     qmail = _escaped(config.qmail.directory.rstrip("/")) + "/"
@@ -76,6 +79,8 @@ def _units(given: Globals, config: Config, *, sql_tcp: bool) -> Iterator[tuple[s
     def adapted(line: str) -> str:
         if line.startswith(_PROGRAM):
             return start + line.removeprefix(_PROGRAM)
+        if line == _WATCHED:
+            return f"PathChanged={_escaped(file)}"
         return writable if line.startswith(_WRITABLE) else line.replace(_QMAIL, qmail)
 
     for name in UNITS:

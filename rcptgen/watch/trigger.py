@@ -65,7 +65,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def difference(self, other: Job) -> str:
         """Why the one cannot stand for the other; empty where it can."""
         if (self.outputs, self.state) != (other.outputs, other.state):
-            return "files"
+            return "output"
         return "" if self.settings == other.settings else "configuration"
 
 
@@ -79,7 +79,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client that waits gets: an exit status, a line for a person, and in `other` a Job's difference."""
+    """What a client that waits gets: an exit status, and a line for a person.
+
+    `other`: the watch does not take the request, since it has another version of this program,
+    another configuration or another output.
+    """
 
     version: int = VERSION
     status: int = 0
@@ -244,19 +248,21 @@ class Server:
         try:
             request = msgspec.json.decode(line, type=Request)
         except (msgspec.DecodeError, RecursionError):
-            self._reply(client, Reply(status=2, text="not a request"))
-            return None
-        if request.version != VERSION:
-            self._reply(client, Reply(status=2, text=f"this watch speaks version {VERSION}: start it again"))
-            return None
-        other = self.job.difference(request.job) if self.job and request.job else ""
+            request = Request(version=0)
+        other = self._difference(request)
         if other:
-            self._reply(client, Reply(status=Busy.status, other=other, text=f"the watch has other {other}"))
+            self._reply(client, Reply(status=Busy.status, other=other, text=f"the watch has another {other}"))
             return None
         client.asked, client.data = True, b""
         if not request.wait:
             self._forget(client)
         return Asked(client.token, request.domains, request.wait)
+
+    def _difference(self, request: Request) -> str:
+        """Why the request is none for this watch; empty where it is."""
+        if request.version != VERSION:
+            return "version"
+        return self.job.difference(request.job) if self.job and request.job else ""
 
     def _reply(self, client: _Client, reply: Reply) -> None:
         # A line fits into the buffer of a socket that nothing was sent through.

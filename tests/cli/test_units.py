@@ -154,12 +154,12 @@ def installed(top: Path, *options: str, config: str = "") -> dict[str, str]:
 
 
 def test_they_run_this_python_alone(tmp_path: Path) -> None:
-    found = installed(tmp_path)
+    found, config = installed(tmp_path), str(tmp_path / "rcptgen.toml")
     assert sorted(found) == sorted(UNITS)
     for unit, verb in (("rcptgen.service", "compile"), ("rcptgen-watch.service", "watch")):
         (start,) = settings(found[unit])["ExecStart"]
-        config = str(tmp_path / "rcptgen.toml")
         assert shlex.split(start) == [sys.executable, "-I", "-m", "rcptgen", "--config", config, verb]
+    assert config in settings(found["rcptgen.path"])["PathChanged"]
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "units").iterdir()} == {0o644}
 
 

@@ -302,7 +302,7 @@ def test_what_is_no_request_is_told_so(server: Server, path: bytes, sent: bytes)
     with closing(connect(path)) as client:
         client.sendall(sent)
         assert asked(server, seconds=0.1) == []
-        assert json.loads(client.recv(4096))["status"] == 2
+        assert json.loads(client.recv(4096))["other"] == "version"
 
 
 @given(st.lists(st.binary(max_size=200) | st.just(line(wait=True)) | st.just(b"\n"), max_size=4))
@@ -324,7 +324,12 @@ def test_another_version_is_told_so(server: Server, path: bytes) -> None:
     with closing(connect(path)) as client:
         client.sendall(json.dumps({"version": 2, "new": 1}).encode() + b"\n")
         assert asked(server, seconds=0.1) == []
-        assert "start it again" in json.loads(client.recv(4096))["text"]
+        assert json.loads(client.recv(4096)) == {
+            "version": 1,
+            "status": 75,
+            "text": "the watch has another version",
+            "other": "version",
+        }
 
 
 def test_a_long_answer_is_cut(server: Server, path: bytes) -> None:
@@ -425,7 +430,7 @@ def test_a_watch_with_another_job_says_so(path: bytes) -> None:
     mine = Job.of(Config(), [OUTPUT], b"/state")
     cases = {
         "": mine,
-        "files": Job.of(Config(), [Output("validrcptto", b"/elsewhere")], b"/state"),
+        "output": Job.of(Config(), [Output("validrcptto", b"/elsewhere")], b"/state"),
         "configuration": Job.of(Config(guard=Guard(domain_loss=0.1)), [OUTPUT], b"/state"),
     }
     with Server(path, mine) as server, serving(server, lambda one: (0, "live")) as heard:
@@ -557,6 +562,14 @@ def test_a_watch_with_an_older_configuration_is_named(
     assert handed(config) is None
     assert "systemctl reload rcptgen-watch" in capsys.readouterr().err
     assert watch == []
+
+
+def test_a_watch_of_another_version_is_named(
+    config: Path, watch: list[Asked], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trigger, "VERSION", 2)
+    assert handed(config) is None
+    assert "another version: systemctl restart rcptgen-watch" in capsys.readouterr().err
 
 
 def test_a_watch_that_writes_other_files_is_passed_over(

@@ -154,10 +154,8 @@ def test_a_long_line_is_cut(ends: tuple[int, int]) -> None:
 def test_a_full_pipe_stops_nobody_and_what_was_lost_is_counted(ends: tuple[int, int]) -> None:
     reader, writer = ends
     logger = log.setup(descriptor=writer)
-    begun = time.monotonic()
     for number in range(3000):
         logger.info("line %d %s", number, "x" * 100)
-    assert time.monotonic() - begun < 5
     written = _all(reader).splitlines()
     assert 0 < len(written) < 3000
     logger.info("again")
@@ -179,10 +177,8 @@ def test_a_full_socket_stops_nobody() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         logger = log.setup(descriptor=ours.fileno())
-        begun = time.monotonic()
-        for _ in range(5000):
+        for _ in range(1000):  # more than the buffers of a socket hold: one that waits would wait for ever
             logger.info("x" * 1000)
-        assert time.monotonic() - begun < 5
         assert os.get_blocking(ours.fileno())  # others may share it
         assert theirs.recv(10)
 

@@ -408,6 +408,24 @@ def test_a_watch_that_ends_is_noticed_by_those_who_wait(server: Server, path: by
     thread.join()
 
 
+@pytest.mark.parametrize("said", [b"220 mail.example ESMTP\n", b"", b"x" * (1 << 17), b'{"status": "live"}\n'])
+def test_what_is_no_watch_is_told_apart(tmp_path: Path, said: bytes) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind("other.sock")
+        other.listen()
+
+        def answer() -> None:
+            with other.accept()[0] as client:
+                client.recv(1 << 16)
+                _send(client, said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(NotRunning, match=r"no watch of this version|ended before it answered"):
+            ask(os.fsencode(tmp_path / "other.sock"), wait=10)
+        thread.join()
+
+
 def test_waiting_ends_in_time(server: Server, path: bytes) -> None:
     begun = time.monotonic()
     with pytest.raises(Busy, match=r"not live within 0.2 s"):

@@ -249,7 +249,7 @@ def test_the_answer_goes_to_whom_it_is_for(server: Server, path: bytes) -> None:
 def test_one_who_does_not_wait_gets_no_answer_but_is_heard(server: Server, path: bytes) -> None:
     begun = time.monotonic()
     assert ask(path, [b"example.org"]).status == 0
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     (found,) = asked(server)
     assert (found.domains, found.wait) == ((b"example.org",), False)
     server.answer(found.token, 0, "nobody listens")
@@ -430,7 +430,7 @@ def test_waiting_ends_in_time(server: Server, path: bytes) -> None:
     begun = time.monotonic()
     with pytest.raises(Busy, match=r"not live within 0.2 s"):
         ask(path, wait=0.2)
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 10
 
 
 def test_a_watch_that_takes_no_connections_holds_nobody_up(server: Server, path: bytes) -> None:
@@ -441,7 +441,7 @@ def test_a_watch_that_takes_no_connections_holds_nobody_up(server: Server, path:
                 stack.enter_context(closing(connect(path, blocking=False)))
         with pytest.raises(Busy, match="does not take requests"):
             ask(path)
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 10
 
 
 def test_a_watch_with_another_job_says_so(path: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from zlib import crc32
@@ -51,6 +52,8 @@ class Attempt:
             self.bare_domain = None
         self.bare: frozenset[bytes] = frozenset()
         self.asked = b""
+        self.classes: Counter[str] = Counter()
+        self.recipients: Counter[tuple[str, str]] = Counter()
 
     def close(self) -> None:
         """Removes whatever was not committed."""
@@ -108,6 +111,7 @@ class Attempt:
         asked = pack(EMPTY)
         self._hold(Held(domain, self._since(domain), reason, count, ()), asked)
         blob = old.live if left is table else pack(left)
+        self._count("gone", left)
         self._emit(domain, left, blob, old, asked)
 
     def _domain(self, domain: Domain, old: Blobs) -> None:
@@ -127,7 +131,18 @@ class Attempt:
         self.approximate += sum(outcome.approximate for outcome in table.prefixes.values())
         if domain.kind is not DomainKind.RELAY and not _accepts(table):
             self.empty.append(name)
+        self._count(domain.kind.value, table)
         self._emit(name, table, blob, old, asked)
+
+    def _count(self, kind: str, table: Table) -> None:
+        """Takes the accepted rules of a domain of this kind into the numbers of the run."""
+        self.classes[kind] += 1
+        for outcome, names in table.groups.items():
+            if outcome.accepted:
+                self.recipients[kind, outcome.kind.value] += len(names)
+        for outcome in table.prefixes.values():
+            if outcome.accepted:
+                self.recipients[kind, outcome.kind.value] += 1
 
     def _emit(self, name: bytes, table: Table | None, blob: bytes, old: Blobs, asked: bytes | None = None) -> None:
         """One domain as it is published without any rollback; `asked`: what a person may approve."""
@@ -268,6 +283,7 @@ class Attempt:
         result.new_holds = any(known.get((one.domain, one.catch_all)) != one.check for one in self.holds)
         result.kept = self.policy.kept
         result.approximate = self.approximate
+        result.classes, result.recipients = dict(self.classes), dict(self.recipients)
         found = list(islice(run.host.files.assign_warnings(), MOST_WARNINGS + 1))
         result.warnings += [
             f"{os.fsdecode(one.file)}{f':{one.line}' if one.line else ''}: {one.text}" for one in found[:MOST_WARNINGS]

@@ -130,6 +130,27 @@ class Extra(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     reject: tuple[str, ...] = ()
 
 
+class Watch(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The watch service."""
+
+    socket: str = "/run/rcptgen/trigger.sock"
+
+    def __post_init__(self) -> None:
+        _absolute(self.socket, "socket")
+
+
+class Metrics(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What node_exporter's textfile collector is to pick up; empty: nothing."""
+
+    textfile: str = ""
+
+    def __post_init__(self) -> None:
+        if self.textfile:
+            _absolute(self.textfile, "textfile")
+            if not self.textfile.endswith(".prom"):
+                raise ValueError("textfile must end in .prom: the collector reads no other file")
+
+
 class Plugins(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Third-party code runs as root: only what is named here is loaded."""
 
@@ -163,9 +184,9 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     policy: Policy = Policy()
     guard: Guard = Guard()
     extra: Extra = Extra()
-    watch: dict[str, Any] = {}
+    watch: Watch = Watch()
     history: History = History()
-    metrics: dict[str, Any] = {}
+    metrics: Metrics = Metrics()
     serve: dict[str, Any] = {}
     plugins: Plugins = Plugins()
     output: tuple[Output, ...] = ()
@@ -192,6 +213,8 @@ _SECTIONS: dict[str, type[Section]] = {
     "guard": Guard,
     "history": History,
     "extra": Extra,
+    "watch": Watch,
+    "metrics": Metrics,
     "plugins": Plugins,
     "output": Output,
 }

@@ -86,7 +86,8 @@ class Result:
 
     `rollback` is the one that is in force after it; `generation` the number that the history
     has for it, 0 where there was nothing to remember.  `released` are the domains whose removals went
-    out because a person approved.
+    out because a person approved.  `recipients` counts the accepted rules by the class of their domain
+    and their kind, `classes` the domains: local, virtual, relay, and gone for what is only held.
     """
 
     status: int = 0
@@ -98,6 +99,8 @@ class Result:
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     domains: int = 0
+    classes: dict[str, int] = field(default_factory=dict)
+    recipients: dict[tuple[str, str], int] = field(default_factory=dict)
     gained: int = 0
     lost: int = 0
     approximate: int = 0
@@ -109,6 +112,11 @@ class Result:
     new_holds: bool = False
     witnesses: int = 0
     seconds: float = 0.0
+
+    @property
+    def rolled_back_since(self) -> float:
+        """When the rollback in force was ordered, 0 without one."""
+        return self.rollback.since if self.rollback is not None else 0.0
 
     @property
     def changed(self) -> bool:

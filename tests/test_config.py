@@ -45,6 +45,10 @@ def test_values_are_taken() -> None:
         [extra]
         reject = ["spam@example"]
         [watch]
+        socket = "/run/mail/rcptgen.sock"
+        [metrics]
+        textfile = "/var/lib/node_exporter/rcptgen.prom"
+        [serve]
         anything = 1
         """
     )
@@ -64,6 +68,9 @@ def test_values_are_taken() -> None:
         ("[qmail]\nbreak_ = '-'\n", "unknown key 'break_' in [qmail]; the nearest known one is 'break'"),
         ("[policy]\nsuffix_domain = []\n", "the nearest known one is 'suffix_domains'"),
         ("[[output]]\ntarget = 'a'\npath = '/x'\nmod = 1\n", "unknown key 'mod' in [output]; the nearest"),
+        ("[watch]\nsocket = 'trigger.sock'\n", "socket must be an absolute path"),
+        ("[metrics]\ntextfile = 'rcptgen.prom'\n", "textfile must be an absolute path"),
+        ("[metrics]\ntextfile = '/var/rcptgen.txt'\n", "textfile must end in .prom"),
         ("[qmail]\nbreak = '--'\n", "break is one character"),
         ("[qmail]\nbreak = 'é'\n", "break is one character"),
         ("[qmail]\nforbidden_modes = -1\n", "permission bits"),

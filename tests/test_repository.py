@@ -124,23 +124,6 @@ def test_the_wheel_holds_every_module() -> None:
     assert sorted(wanted - have) == []
 
 
-@pytest.mark.needs("systemd")
-@pytest.mark.parametrize("unit", ["rcptgen.service", "rcptgen.timer"])
-def test_units_are_right(unit: str) -> None:
-    path = CHECKOUT / "systemd" / unit
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, check=False)
-    complaints = [line for line in done.stderr.decode().splitlines() if unit in line]
-    assert complaints == []
-
-
-@pytest.mark.needs("systemd")
-def test_the_service_stays_hardened() -> None:
-    path = CHECKOUT / "systemd" / "rcptgen.service"
-    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=15", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout
-
-
 def test_scripts_are_executable_and_sound() -> None:
     for path in [*(CHECKOUT / "script").iterdir(), CHECKOUT / ".ci" / "run"]:
         first = path.read_text().partition("\n")[0]

@@ -17,6 +17,7 @@ import click
 from rcptgen import __version__
 from rcptgen.config import DEFAULT_PATH, Config, parse
 from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError, Shortage, UsageTrouble
+from rcptgen.rules.shown import safe as safe
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Absent, Regular, SourceTree
 
@@ -42,6 +43,8 @@ COMMANDS = {
     "rollback": "rollback",
     "resume": "resume",
     "lint": "lint",
+    "trigger": "trigger",
+    "install-units": "install_units",
 }
 
 PATH = click.Path(readable=False)
@@ -188,11 +191,6 @@ def _bug() -> int:
 def _forget_output() -> None:
     """What is left in Python's buffer must not make it complain, and change the status, at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-
-
-def safe(text: str) -> str:
-    """`text` for a terminal, whatever names it was made of."""
-    return shown(text.encode("utf-8", "surrogateescape"))
 
 
 def when(moment: float) -> str:

@@ -16,11 +16,13 @@ from typing import Any
 import click
 
 from rcptgen.cli import Globals, safe, when
+from rcptgen.cli.handover import left_to_watch
 from rcptgen.cli.who import who
 from rcptgen.compiler import Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import NeedsRoot, RcptgenError, Shortage
 from rcptgen.hooks import held_json, rollback_json
+from rcptgen.metrics import measured
 from rcptgen.publish.history import Rollback
 from rcptgen.reader import SELDOM, State
 from rcptgen.rules.shown import as_json, shown
@@ -59,7 +61,8 @@ def command(
 ) -> int:
     """Read the host and publish the list of its recipients.
 
-    Silent when nothing changed, unless on a terminal or with -v.
+    Silent when nothing changed, unless on a terminal or with -v.  Where a watch is running,
+    it does the work.
     """
     given.asking = False
     given.need_root()
@@ -75,7 +78,8 @@ def command(
         reason="forced" if force else "compile",
         by=who() if force else None,
     )
-    return compiled(given, config, request, as_object=as_object)
+    done = left_to_watch(given, config, request, as_object=as_object, own_targets=bool(targets))
+    return compiled(given, config, request, as_object=as_object) if done is None else done
 
 
 def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run: bool) -> tuple[Output, ...]:
@@ -116,9 +120,13 @@ def ordered(
 
 
 def compiled(given: Globals, config: Config, request: Request, *, as_object: bool) -> int:
-    """Runs the compiler, and says what came of it."""
-    work = functools.partial(compile_host, given.root, config, request)
-    return perform(given, request, lambda progress: work(progress=progress), as_object=as_object)
+    """Runs the compiler, and says what came of it; the live host's numbers go to the textfile of the metrics."""
+
+    def work(progress: Progress) -> Result:
+        run = functools.partial(compile_host, given.root, config, request, progress=progress)
+        return measured(config, run) if given.root == b"/" and not request.dry_run else run()
+
+    return perform(given, request, work, as_object=as_object)
 
 
 def perform(given: Globals, request: Request, work: Callable[[Progress], Result], *, as_object: bool) -> int:

@@ -10,6 +10,11 @@ def shown(data: bytes) -> str:
     return "".join(_escaped(one) for one in data.decode("utf-8", "backslashreplace"))
 
 
+def safe(text: str) -> str:
+    """`text` for a person, whatever names it was made of: one line, without a control character."""
+    return shown(text.encode("utf-8", "surrogateescape"))
+
+
 def _escaped(one: str) -> str:
     if one.isprintable():
         return one

@@ -67,6 +67,7 @@ class Host:
         look_at_mailboxes: bool = True,
         time_limit: float = TIME_LIMIT,
         workers: int = 1,
+        record: bool = False,
     ) -> None:
         self.root = root
         self.config = config
@@ -79,11 +80,13 @@ class Host:
             qmail_bin=self.directory + b"/bin",
             look_at_mailboxes=look_at_mailboxes,
         )
-        self.units = Units(Worker(root, settings, config, time_limit=time_limit))
+        self.units = Units(Worker(root, settings, config, time_limit=time_limit, record=record))
         try:
             self._read(alternate_root=root != b"/")
             if workers > 1 and not self._has_database():
-                self.units.helpers = [Worker(root, settings, config, time_limit=time_limit) for _ in range(workers - 1)]
+                self.units.helpers = [
+                    Worker(root, settings, config, time_limit=time_limit, record=record) for _ in range(workers - 1)
+                ]
         except BaseException:
             self.close()
             raise
@@ -99,14 +102,19 @@ class Host:
         look_at_mailboxes: bool = True,
         time_limit: float = TIME_LIMIT,
         workers: int = 1,
+        record: bool = False,
     ) -> Host:
-        """The host below `root`, its control files read; up to `workers` processes read its homes."""
+        """The host below `root`, its control files read; up to `workers` processes read its homes.
+
+        With `record` it is known afterwards what everything was read from (Units.looked_at, Units.common).
+        """
         return cls(
             os.path.abspath(os.fsencode(root)),
             config or Config(),
             look_at_mailboxes=look_at_mailboxes,
             time_limit=time_limit,
             workers=workers,
+            record=record,
         )
 
     def __enter__(self) -> Host:
@@ -341,6 +349,16 @@ class Host:
                 self._qualified[name] = Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, account.home)
             else:
                 self._qualified[name] = account if answer else None
+
+    def accounts_moved(self) -> bool:
+        """Whether an account that was a user for qmail-getpw is none any more, or the other way round."""
+        names = [name for name in self._qualified if (account := self.accounts.get(name)) and account.uid]
+        homes = [HomeToCheck(account.home, account.uid) for name in names if (account := self.accounts.get(name))]
+        answers = self.units.qualify(homes, self._getpw_identity, self.directory)
+        return any(
+            (answer is True) != isinstance(self._qualified[name], Account)
+            for name, answer in zip(names, answers, strict=True)
+        )
 
     # -- all addresses -------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ import errno
 import gc
 import os
 import signal
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -33,6 +35,9 @@ from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
+from rcptgen.source import looked
+from rcptgen.source.footprint import Footprint
+from rcptgen.source.looked import changed
 from rcptgen.source.outcomes import SHORTAGES
 from rcptgen.source.tree import (
     Absent,
@@ -78,10 +83,12 @@ class Report:
     path: bytes
     state: State
     reason: str = ""
+    looked_at: bytes = b""
+    """What it was read from (rcptgen.source.looked), where that is recorded."""
 
     def __reduce__(self) -> tuple[type[Report], tuple[object, ...]]:
         # See Outcome.__reduce__.
-        return Report, (self.path, self.state, self.reason)
+        return Report, (self.path, self.state, self.reason, self.looked_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +121,7 @@ class Session:
     access: str
     settings: Settings
     config: Config = field(default_factory=Config)
+    record: bool = False
 
 
 NO_MEMORY = "out of memory in the worker"
@@ -127,8 +135,11 @@ class Reader:
     """Does the reading.  One of these lives in each worker."""
 
     def __init__(self, session: Session) -> None:
-        self._tree = SourceTree(session.root, access=session.access, record=False)  # type: ignore[arg-type]
+        self._session = session
+        self._tree = SourceTree(session.root, access=session.access, record=session.record)  # type: ignore[arg-type]
         self._settings = session.settings
+        self._common = Footprint()
+        self._common_since = time.time_ns()
         self._models = builtin_models(
             session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
         )
@@ -184,9 +195,12 @@ class Reader:
 
     def qualify(self, accounts: Sequence[Account], identity: Identity, directory: bytes) -> list[bool | FailedForNow]:
         """For each account whether its home is there and its own (qmail-getpw.c: userext)."""
+        self._set_aside()
         try:
             with self._tree.acting_as(identity):
                 answers = [self._qualifies(account, directory) for account in accounts]
+            # Nothing but the owner of a home counts, and that is asked again each time.
+            self._tree.take_footprint()
         except IdentityUnavailable as error:
             # qmail-getpw is not even started then: qmail-lspawn defers.
             cause = error.__cause__
@@ -205,7 +219,11 @@ class Reader:
 
     def emptied(self, directories: Sequence[bytes]) -> list[bytes]:
         """Those of the directories that show nothing: what a lost mount leaves.  One that fails shows nothing."""
-        return [path for path in directories if not self._names(path)]
+        self._set_aside()
+        try:
+            return [path for path in directories if not self._names(path)]
+        finally:
+            self._tree.take_footprint()
 
     def _names(self, path: bytes) -> bool:
         """Whether a directory shows any names."""
@@ -220,7 +238,11 @@ class Reader:
 
     def mounted(self, paths: Sequence[bytes]) -> list[bytes]:
         """Those of the paths that are not mount points (as os.path.ismount has it); one that fails is none."""
-        return [path for path in paths if not self._is_mount(path)]
+        self._set_aside()
+        try:
+            return [path for path in paths if not self._is_mount(path)]
+        finally:
+            self._tree.take_footprint()
 
     def _is_mount(self, path: bytes) -> bool:
         path = path.rstrip(b"/") or b"/"
@@ -240,12 +262,59 @@ class Reader:
         """
         for model in self._preparing:
             model.prepare()
+        self._set_aside()
+        began = time.time_ns()
         home = self._opened(owner)
         try:
             found = home_tables(home, owner.dash, views)
-            return found, self._report(owner, home, found[0].table)
+            report = self._report(owner, home, found[0].table)
         finally:
             home.close()
+        if self._tree.record:
+            report = replace(report, looked_at=looked.pack(self._tree.take_footprint(), owner.home, began))
+        return found, report
+
+    def _set_aside(self) -> None:
+        """What was looked at since the last home was is nobody's own."""
+        if self._tree.record and len(self._tree.footprint):
+            self._common.merge(self._tree.take_footprint())
+
+    def common(self) -> bytes:
+        """All that was looked at so far, but for homes (rcptgen.source.looked)."""
+        self._set_aside()
+        return looked.pack(self._common, b"/", self._common_since)
+
+    def refresh(self) -> None:
+        """Nothing that was read for several homes at once is taken for what is there now."""
+        self._models = builtin_models(
+            self._session.config, root=self._session.root, look_at_mailboxes=self._settings.look_at_mailboxes
+        )
+        self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
+        self._programs.clear()
+        for home in self._homes.values():
+            home.close()
+        self._homes.clear()
+        self._open.clear()
+        self._tree.take_footprint()
+        self._common = Footprint()
+        self._common_since = time.time_ns()
+
+    def is_stale(self) -> bool:
+        """Whether a database says something else than what was read of it, or may."""
+        return any(model.is_stale() for model in self._preparing)
+
+    def changed(self, units: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[bool]:
+        """For each unit (whose eyes, its home, what it was read from) whether any of that is not what it was."""
+        found = [self._changed(*one) for one in units]
+        self._tree.take_footprint()
+        return found
+
+    def _changed(self, identity: Identity | None, home: bytes, looked_at: bytes) -> bool:
+        try:
+            with nullcontext() if identity is None else self._tree.acting_as(identity):
+                return changed(self._tree, home, looked_at)
+        except IdentityUnavailable:
+            return True
 
     def tables(self, wanted: Sequence[tuple[Owner, Sequence[View]]]) -> list[tuple[list[HomeTable], Report]]:
         """The rules of several homes."""
@@ -301,6 +370,8 @@ class Reader:
             else:
                 found = home.judge(one.owner.dash, one.extension, one.local, one.host)
             answers.append((found, steps))
+        # What one address takes is never all that its home is read from.
+        self._tree.take_footprint()
         return answers
 
     def leads(self, questions: Sequence[Question], whole: bool) -> list[tuple[Outcome, Leads]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -126,6 +126,7 @@ class Units:
     helpers: Sequence[Worker] = ()
     reports: dict[bytes, Report] = field(default_factory=dict)
     failed_owners: dict[Owner, Report] = field(default_factory=dict)
+    looked_at: dict[Owner, bytes] = field(default_factory=dict)
     suspect_owners: dict[Owner, Report] = field(default_factory=dict)
     _tables: OrderedDict[tuple[Owner, View | None], HomeTable] = field(default_factory=OrderedDict)
     _passing: OrderedDict[tuple[Owner, View], HomeTable] = field(default_factory=OrderedDict)
@@ -302,6 +303,54 @@ class Units:
         for (owner, views), (found, report) in zip(asked, answers, strict=True):
             self._take(owner, views, found, report)
 
+    def forget(self, homes: Collection[bytes]) -> None:
+        """These homes are read again when they are asked for, and whatever several homes share with them."""
+        self.collect()
+        for owners in (self.looked_at, self.failed_owners, self.suspect_owners):
+            for owner in [one for one in owners if one.home in homes]:
+                del owners[owner]
+        for key in [one for one in self._tables if one[0].home in homes]:
+            self._names -= len(self._tables.pop(key))
+        for passing in [one for one in self._passing if one[0].home in homes]:
+            del self._passing[passing]
+        for home in homes:
+            self.reports.pop(home, None)
+        self._unanswered = _Unanswered()
+        for worker in (self.worker, *self.helpers):
+            worker.ask("refresh")
+
+    def common(self) -> list[bytes]:
+        """What everything but the homes was read from, as each worker has it (rcptgen.source.looked)."""
+        self.collect()
+        return [worker.ask("common") for worker in (self.worker, *self.helpers)]
+
+    def is_stale(self) -> bool:
+        """Whether a database says something else than what was read of it, or may."""
+        self.collect()
+        try:
+            found: bool = self.worker.ask("is_stale")
+        except Silent:
+            return True
+        return found
+
+    def changed(self, units: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[bool]:
+        """For each unit (whose eyes, its home, what it was read from) whether any of that is not what it was.
+
+        What does not answer counts as changed: reading it will say why.
+        """
+
+        def ask(some: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[bool]:
+            found: list[bool] = self.worker.ask("changed", some)
+            return found
+
+        self.collect()
+        answers: list[bool] = []
+        for batch in _batches(units):
+            answers += self._each(
+                batch, lambda one: (one[0].uid if one[0] else 0, one[1]), ask, lambda one, reason: True
+            )
+        return answers
+
     def close(self) -> None:
         """Ends the workers."""
         for worker in (self.worker, *self.helpers):
@@ -323,6 +372,8 @@ class Units:
 
     def _take(self, owner: Owner, views: Sequence[View], found: Sequence[HomeTable], report: Report) -> None:
         self.note(report)
+        if report.looked_at:
+            self.looked_at[owner] = report.looked_at
         if report.state is State.FAILED:
             self.failed_owners[owner] = report
         elif report.state is State.SUSPECT:

@@ -35,9 +35,15 @@ class Worker:
     """One worker process and the pipe to it; starts again by itself after a kill."""
 
     def __init__(
-        self, root: bytes, settings: Settings, config: Config | None = None, *, time_limit: float = TIME_LIMIT
+        self,
+        root: bytes,
+        settings: Settings,
+        config: Config | None = None,
+        *,
+        time_limit: float = TIME_LIMIT,
+        record: bool = False,
     ) -> None:
-        self._session = Session(root, "auto", settings, config or Config())
+        self._session = Session(root, "auto", settings, config or Config(), record)
         self._time_limit = time_limit
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None

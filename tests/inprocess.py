@@ -19,9 +19,15 @@ class InProcess(Worker):
     """Asks a Reader of this process; `asked` is what was asked, in order."""
 
     def __init__(
-        self, root: bytes, settings: Settings, config: Config | None = None, *, time_limit: float = 0.0
+        self,
+        root: bytes,
+        settings: Settings,
+        config: Config | None = None,
+        *,
+        time_limit: float = 0.0,
+        record: bool = False,
     ) -> None:
-        super().__init__(root, settings, config, time_limit=time_limit)
+        super().__init__(root, settings, config, time_limit=time_limit, record=record)
         self._reader: Reader | None = None
         self.asked: list[str] = []
         self._wanted: list[tuple[str, tuple[Any, ...]]] = []

@@ -40,6 +40,10 @@ class VDeliverMail:
         """See Backend.prepare."""
         self._vpopmail.backends.prepare()
 
+    def is_stale(self) -> bool:
+        """See qmail.model.Preparing."""
+        return self._vpopmail.backends.is_stale()
+
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """What becomes of mail for the user that $EXT names (vdelivermail.c: main, get_arguments)."""
         if len(words) != 3:

@@ -478,7 +478,7 @@ class Home:
         """What is at an absolute path; many homes ask for the same few."""
         key = (self.identity, path)
         known = self._programs.get(key)
-        if known is None:
+        if known is None or self.tree.record:
             known = self._look_at(path)
             # A failure is noted for each home that meets it.
             if known is not Presence.FAILED and len(self._programs) < MOST_ALIKE:

@@ -6,6 +6,8 @@ import errno
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 from typing import Protocol
 
 from rcptgen.config import Qmail
@@ -18,6 +20,9 @@ from rcptgen.qmail.users import Assign, DamagedUsers, UsersCdb, differences, par
 from rcptgen.rules.cdbwalk import DamagedCdb, walk_cdb
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Absent, FailedForNow, Identity, NotRegular, Refused, Regular, TooLarge
+
+MOST_WARNINGS = 10
+"""Disagreements of users/assign and users/cdb that a run tells of."""
 
 LARGEST_CDB = 4 * 1024**3
 LARGEST_CONTROL = 64 * 1024**2
@@ -180,6 +185,11 @@ class HostFiles:
             for one in assign.assignments if assign is not None else ():
                 self._assign_lines.setdefault((one.name, one.wildcard), one.line)
         return self._assign_lines.get((name, wildcard), 0)
+
+    @cached_property
+    def first_assign_warnings(self) -> list[Finding]:
+        """The first of `assign_warnings`: enough for a person to see what is wrong."""
+        return list(islice(self.assign_warnings(), MOST_WARNINGS + 1))
 
     def assign_warnings(self) -> Iterator[Finding]:
         """Where users/assign and users/cdb disagree; qmail obeys users/cdb."""

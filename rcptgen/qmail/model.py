@@ -275,3 +275,7 @@ class Preparing(Protocol):
     def prepare(self) -> None:
         """Called as root, before the table of each home is asked for; cheap where all is read already."""
         ...
+
+    def is_stale(self) -> bool:
+        """Whether what `prepare` has read may not be what is there now."""
+        ...

@@ -37,6 +37,10 @@ class Backends:
         for backend in self._sql.values():
             backend.prepare()
 
+    def is_stale(self) -> bool:
+        """Whether a database may say something else than what was read of it."""
+        return any(isinstance(one, sql.SqlBackend) and one.is_stale() for one in self._sql.values())
+
     def of(self, look: Look, directory: bytes) -> Backend:
         """The back end of the domain in `directory`."""
         match self._config.vpopmail.backend:

@@ -95,6 +95,8 @@ class SqlBackend:
         self._server: Server | None = None
         self._failures: dict[Server, tuple[float, str]] = {}
         self._snapshots: dict[Server, Snapshot | Trouble] = {}
+        self._marks: dict[Server, bytes] = {}
+        self._readers: dict[Server, Identity] = {}
 
     # -- what may be asked --------------------------------------------------------------------
 
@@ -121,6 +123,23 @@ class SqlBackend:
         """Forgets what was read."""
         self._snapshots.clear()
         self._failures.clear()
+
+    def is_stale(self) -> bool:
+        """Whether a database may say something else than what was read of it; True where nobody can tell.
+
+        One that could not be read is stale once it can be, one that cannot be asked any more is.
+        """
+        return any(self._mark(server) != self._marks.get(server, b"") for server in self._snapshots)
+
+    def _mark(self, server: Server) -> bytes:
+        """The mark of a server now; empty where it cannot be asked, another text each time where it has none."""
+        was_read = isinstance(self._snapshots[server], Snapshot)
+        try:
+            mark = self._connected(server, self._readers[server]).mark()
+        except (Trouble, NoTable):
+            self.close()
+            return b"gone" if was_read else b""
+        return mark or b"unknown"
 
     def close(self) -> None:
         """The connection is given back."""
@@ -289,8 +308,11 @@ class SqlBackend:
         self.close()  # what was kept may have gone
         if len(self._snapshots) >= MOST_SERVERS:
             self._snapshots.clear()
+        self._readers[server] = identity
         try:
             session = self._connected(server, identity)
+            # Before anything is read: what is written meanwhile shows afterwards.
+            self._marks[server] = session.mark() or b""
             try:
                 self._snapshots[server] = self._read(session)
             except NoTable as error:
@@ -298,6 +320,7 @@ class SqlBackend:
                 raise Trouble(f"a table has gone: {error}") from None
         except Trouble as trouble:
             self.close()
+            self._marks[server] = b""
             self._snapshots[server] = Trouble(trouble.reason)
 
     def _read(self, session: Session) -> Snapshot:

@@ -83,6 +83,10 @@ class Session(Protocol):
         """The moment is over."""
         ...
 
+    def mark(self) -> bytes | None:
+        """What is another text once any row of the tables was written, where the server can say that cheaply."""
+        ...
+
     def close(self) -> None:
         """The connection is given back; never raises."""
         ...

@@ -1,0 +1,71 @@
+"""A footprint as bytes: what one unit was read from, small enough to be kept for every home of a host.
+
+Left out is what may wait (Entry.may_wait): whoever keeps these looks at such paths again with
+the next full look, and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from rcptgen.source.footprint import Entry, Footprint, What, unchanged
+from rcptgen.source.tree import Directory, SourceTree, Status
+
+_Row = tuple[bytes, int, int, int, int, int, int]
+_Packed = tuple[int, list[_Row]]
+
+
+def pack(footprint: Footprint, home: bytes, looked_at_ns: int) -> bytes:
+    """The footprint of a look that began at `looked_at_ns`; paths below `home` are kept without it."""
+    inside = home.rstrip(b"/") + b"/"
+    size = len(inside)
+    rows: list[_Row] = []
+    for path, what, device, inode, length, mtime_ns, ctime_ns, may_wait in footprint:
+        if not may_wait:
+            name = path[size:] if path.startswith(inside) and len(path) > size else path
+            rows.append((name, int(what), device, inode, length, mtime_ns, ctime_ns))
+    return msgspec.msgpack.encode((looked_at_ns, rows))
+
+
+def unpack(packed: bytes, home: bytes) -> tuple[int, list[Entry]]:
+    """When the look began, and what it saw; what `pack` made, with the same `home`."""
+    looked_at_ns, rows = msgspec.msgpack.decode(packed, type=_Packed)
+    return looked_at_ns, list(_entries(rows, home.rstrip(b"/") + b"/"))
+
+
+def _entries(rows: list[_Row], inside: bytes) -> Iterator[Entry]:
+    for name, what, device, inode, length, mtime_ns, ctime_ns in rows:
+        path = name if name.startswith(b"/") else inside + name
+        yield Entry(path, What(what), device, inode, length, mtime_ns, ctime_ns, False)
+
+
+def changed(tree: SourceTree, home: bytes, packed: bytes) -> bool:
+    """Whether anything that was looked at is not what it was, for whoever looks now.
+
+    Names in the home are looked up from its directory: a host has some hundred thousand of them.
+    """
+    looked_at_ns, rows = msgspec.msgpack.decode(packed, type=_Packed)
+    inside = home.rstrip(b"/") + b"/"
+    directory: Directory | None = None
+    try:
+        for name, what, *numbers in rows:
+            path = name if name.startswith(b"/") else inside + name
+            if path is not name and b"/" not in name:
+                if directory is None:
+                    opened = tree.directory(home)
+                    if not isinstance(opened, Directory):
+                        return True
+                    directory = opened
+                found = directory.child_status(name)
+            else:
+                found = tree.status(path)
+            device, inode, length, mtime_ns, ctime_ns = numbers
+            entry = Entry(path, What(what), device, inode, length, mtime_ns, ctime_ns, False)
+            if not unchanged(entry, found if isinstance(found, Status) else None, looked_at_ns):
+                return True
+    finally:
+        if directory is not None:
+            directory.close()
+    return False

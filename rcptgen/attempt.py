@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterator, Sequence
 from zlib import crc32
 
 from rcptgen.build import POSTMASTER, Blobs, Build, side_by_side, text_of
 from rcptgen.errors import PublishFailed, SourceFailed
 from rcptgen.host import Domain, DomainKind
 from rcptgen.memory import exact_names
-from rcptgen.policy import Policy
+from rcptgen.policy import Policy, Shaped
 from rcptgen.publish import guard
 from rcptgen.publish.history import Withheld, clean
 from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.tally import EMPTY
+from rcptgen.qmail.hostfiles import MOST_WARNINGS
 from rcptgen.reader import State as UnitState
 from rcptgen.request import HOLDING, Held
 from rcptgen.rules.table import Table
 from rcptgen.run import CATCH_ALL, Hold, Run, domain_key
+from rcptgen.standing import Standing, Standings, check_of
 from rcptgen.targets.base import Unsayable, Widened
 
 STRETCH = 64
 AHEAD = 3
-MOST_WARNINGS = 10
 HOMES_OF_A_MOUNT = 2
 """So many homes that vanish from one directory, and leave it empty, look like a lost mount."""
 
@@ -37,8 +37,15 @@ class Attempt:
         self.run = run
         self.hold = hold
         memory = run.memory
-        self.policy = Policy(run.host, published=memory.table, known_units=memory.units, prepended=memory.prepended)
+        self.policy = Policy(
+            run.host,
+            published=memory.table,
+            known_units=memory.units,
+            prepended=memory.prepended,
+            settled=run.standings is not None and run.standings.settled,
+        )
         self.out = Build(run)
+        self.out.recording = run.standings is not None
         self.held: list[Held] = []
         self.holds: list[Withheld] = []
         self.since: dict[str, float] = {}
@@ -64,6 +71,9 @@ class Attempt:
     def build(self) -> Hold | None:
         """Writes every output; what the next pass must hold where this one turns out to let go too much."""
         run, memory = self.run, self.run.memory
+        self.policy.prepare()
+        if run.standings is not None:
+            run.standings.shaped_as(self.policy.prepended)
         self.out.open()
         told = ((one.name, one) for one in self._told())
         # Without a rollback what is published is what the guard compares with.
@@ -85,13 +95,17 @@ class Attempt:
     def _told(self) -> Iterator[Domain]:
         """The host's domains; before each stretch the host is told what will be asked for."""
         domains = self.run.domains
-        host = self.run.host
         for at in range(0, AHEAD * STRETCH, STRETCH):
-            host.ahead(domains[at : at + STRETCH])
+            self._ahead(domains[at : at + STRETCH])
         for at in range(0, len(domains), STRETCH):
             # The next stretches are read while this one is built.
-            host.ahead(domains[at + AHEAD * STRETCH : at + (AHEAD + 1) * STRETCH])
+            self._ahead(domains[at + AHEAD * STRETCH : at + (AHEAD + 1) * STRETCH])
             yield from domains[at : at + STRETCH]
+
+    def _ahead(self, domains: Sequence[Domain]) -> None:
+        """Tells the host which domains will be asked for; what stands will not be."""
+        standings = self.run.standings
+        self.run.host.ahead(one for one in domains if standings is None or not standings.may_stand(one.name))
 
     def _gone(self, domain: bytes, old: Blobs) -> None:
         """A published domain that the host no longer has."""
@@ -115,24 +129,78 @@ class Attempt:
         self._emit(domain, left, blob, old, asked)
 
     def _domain(self, domain: Domain, old: Blobs) -> None:
+        standing = self._standing(domain.name, old)
+        if standing is not None:
+            self._stands(domain, standing, old.live)
+            return
         shaped = self.policy.shape(domain)
         table, name = shaped.table, domain.name
         blob = pack(table)
         asked = self._asked(name)
-        for one in shaped.unsayable:
-            self.out.unsayable(Unsayable(one.rule + b"@" + name, one.reason, one.file, one.line))
+        for one in _unsayable(shaped):
+            self.out.unsayable(one)
         if old.live and old.live != blob:
             guarded = self._guarded(name, unpack(old.live), table, shaped.suspect)
             if guarded is not table:
                 asked, table, blob = self.asked, guarded, pack(guarded)
         elif old.live:
             self.before += guard.accepted_rules(table)
-        self.approximate += sum(len(names) for outcome, names in table.groups.items() if outcome.approximate)
-        self.approximate += sum(outcome.approximate for outcome in table.prefixes.values())
-        if domain.kind is not DomainKind.RELAY and not _accepts(table):
+        self.approximate += _approximate(table)
+        if _is_empty(domain, table):
             self.empty.append(name)
         self._count(domain.kind.value, table)
         self._emit(name, table, blob, old, asked)
+        if self.run.standings is not None:
+            sound = table is shaped.table and asked is None and not shaped.suspect and not self.policy.last_kept
+            self._remember(self.run.standings, shaped, blob if sound else None)
+
+    def _standing(self, name: bytes, old: Blobs) -> Standing | None:
+        """The domain as it was built last, if nothing of it has changed and nothing of it is in question."""
+        run = self.run
+        if run.standings is None or run.rollback is not None or run.request.full or self.hold.everything:
+            return None
+        if run.is_held(name) or run.is_held(CATCH_ALL + name) or old.live != old.published:
+            return None
+        return run.standings.of(name, old.live)
+
+    def _stands(self, domain: Domain, standing: Standing, blob: bytes) -> None:
+        """One domain as it was built last."""
+        name, kind = domain.name, domain.kind.value
+        self.classes[kind] += 1
+        for what, count in standing.kinds:
+            self.recipients[kind, what] += count
+        self.before += standing.accepted
+        self.approximate += standing.approximate
+        self.policy.claims.update(standing.claims)
+        if standing.empty:
+            self.empty.append(name)
+        for one in standing.unsayable:
+            self.out.unsayable(one)
+        self.out.stands(name, standing, blob)
+
+    def _remember(self, standings: Standings, shaped: Shaped, blob: bytes | None) -> None:
+        """Puts down what a domain was built to, where it may be built the same way again without a look."""
+        name, policy = shaped.domain.name, self.policy
+        claims = tuple(policy.last_claims)
+        signature = standings.signatures.get(name)
+        if blob is None or signature is None or self.run.rollback is not None or name == self.bare_domain:
+            standings.drop(name)
+            return
+        written, kinds = self.out.last
+        table = shaped.table
+        standings.put(
+            name,
+            Standing(
+                signature=signature,
+                claims=claims,
+                check=check_of(blob),
+                unsayable=tuple(_unsayable(shaped)),
+                written=written,
+                kinds=kinds,
+                approximate=_approximate(table),
+                empty=_is_empty(shaped.domain, table),
+            ),
+        )
 
     def _count(self, kind: str, table: Table) -> None:
         """Takes the accepted rules of a domain of this kind into the numbers of the run."""
@@ -284,7 +352,7 @@ class Attempt:
         result.kept = self.policy.kept
         result.approximate = self.approximate
         result.classes, result.recipients = dict(self.classes), dict(self.recipients)
-        found = list(islice(run.host.files.assign_warnings(), MOST_WARNINGS + 1))
+        found = run.host.files.first_assign_warnings
         result.warnings += [
             f"{os.fsdecode(one.file)}{f':{one.line}' if one.line else ''}: {one.text}" for one in found[:MOST_WARNINGS]
         ]
@@ -355,6 +423,23 @@ class Attempt:
                 self.since[name] = since
                 self.held.append(Held(domain, since, reason, 0, (), catch_all=domain != key))
                 self.holds += filter(None, [asked.get((domain_key(domain), domain != key))])
+
+
+def _unsayable(shaped: Shaped) -> list[Unsayable]:
+    """What names cannot spell of a domain, with the domain."""
+    domain = b"@" + shaped.domain.name
+    return [Unsayable(one.rule + domain, one.reason, one.file, one.line) for one in shaped.unsayable]
+
+
+def _approximate(table: Table) -> int:
+    """How many rules hang on what an address does not show."""
+    names = sum(len(names) for outcome, names in table.groups.items() if outcome.approximate)
+    return names + sum(outcome.approximate for outcome in table.prefixes.values())
+
+
+def _is_empty(domain: Domain, table: Table) -> bool:
+    """Whether nobody is accepted at a domain that is the host's own."""
+    return domain.kind is not DomainKind.RELAY and not _accepts(table)
 
 
 def _accepts(table: Table) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -29,8 +29,9 @@ from rcptgen.publish.writer import GenerationWriter
 from rcptgen.request import MOST_LISTED, Outcomes, Output, Request, Result
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
-from rcptgen.targets.base import Reader, Target, Unsayable, Writer
-from rcptgen.targets.witness import UNKNOWN, Proof, Wrong
+from rcptgen.standing import Standing, Written
+from rcptgen.targets.base import Lowered, Reader, Target, Unsayable, Writer
+from rcptgen.targets.witness import SAMPLE, UNKNOWN, Proof, Wrong
 
 POSTMASTER = b"postmaster"
 _ACCEPTED = Outcome(Verdict.DELIVER, Kind.UNKNOWN, "accepted without a domain")
@@ -47,6 +48,11 @@ class Job:
     state: State | None
     memory: Memory
     result: Result
+
+    @property
+    def sample(self) -> int:
+        """How many witnesses are enough to prove what is new in the files."""
+        return SAMPLE
 
     @property
     def rollback(self) -> Rollback | None:
@@ -74,12 +80,15 @@ class Build:
         self.tally = Tally()
         self.kinds: Counter[str] = Counter()
         self.domains = self.accepted = 0
+        self.recording = False
+        """Whether what a domain becomes is put down in `last`: in each output, and the kinds of its names."""
+        self.last: tuple[tuple[Written, ...], tuple[tuple[str, int], ...]] = ((), ())
         self._staged: list[Staged] = []
         self._committing = False
         self._scratch: list[int] = []
         self._descriptors: list[int] = []
         self._writers: list[Writer] = []
-        self._proof = Proof(full=job.request.full)
+        self._proof = Proof(full=job.request.full, sample=job.sample)
 
     def close(self) -> None:
         """Removes whatever was not committed."""
@@ -134,27 +143,53 @@ class Build:
         if table is not None:
             self._write(domain, table)
 
+    def stands(self, domain: bytes, standing: Standing, blob: bytes) -> None:
+        """Takes a domain that is what it was, with the table `blob`; there is no rollback."""
+        if self.generation is not None:
+            self.generation.add(domain, blob)
+        self.domains += 1
+        for written, writer, outcomes in zip(standing.written, self._writers, self.outputs, strict=True):
+            for keys, value in written.batches():
+                writer.put(keys, value)
+            self._count(outcomes, written.said)
+        self.kinds.update(dict(standing.kinds))
+        self.accepted += standing.accepted
+
     def _write(self, domain: bytes, table: Table) -> None:
         self._proof.add(domain, table)
         self.domains += 1
+        written = []
         for target, writer, outcomes in zip(self.job.targets, self._writers, self.outputs, strict=True):
             lowered = target.lower(domain, table)
+            records = []
             for keys, value in lowered.batches:
                 writer.put(keys, value)
-            outcomes.widened_count += len(lowered.widened)
-            outcomes.unsayable_count += len(lowered.unsayable)
-            if len(outcomes.widened) < MOST_LISTED:
-                outcomes.widened += lowered.widened
-            if len(outcomes.unsayable) < MOST_LISTED:
-                outcomes.unsayable += lowered.unsayable
-            outcomes.exact += lowered.exact
-            outcomes.wildcards += lowered.wildcards
-            outcomes.refusals += lowered.refusals
+                if self.recording:
+                    records.append(Written.record(keys, value))
+            self._count(outcomes, lowered)
+            if self.recording:
+                written.append(Written(tuple(records), replace(lowered, batches=())))
+        kinds: Counter[str] = Counter()
         for outcome, names in table.groups.items():
             if outcome.accepted:
-                self.kinds[outcome.kind.value] += len(names)
-        self.kinds.update(outcome.kind.value for outcome in table.prefixes.values() if outcome.accepted)
-        self.accepted = self.kinds.total()
+                kinds[outcome.kind.value] += len(names)
+        kinds.update(outcome.kind.value for outcome in table.prefixes.values() if outcome.accepted)
+        self.kinds.update(kinds)
+        self.accepted += kinds.total()
+        if self.recording:
+            self.last = tuple(written), tuple(kinds.items())
+
+    @staticmethod
+    def _count(outcomes: Outcomes, lowered: Lowered) -> None:
+        outcomes.widened_count += len(lowered.widened)
+        outcomes.unsayable_count += len(lowered.unsayable)
+        if len(outcomes.widened) < MOST_LISTED:
+            outcomes.widened += lowered.widened
+        if len(outcomes.unsayable) < MOST_LISTED:
+            outcomes.unsayable += lowered.unsayable
+        outcomes.exact += lowered.exact
+        outcomes.wildcards += lowered.wildcards
+        outcomes.refusals += lowered.refusals
 
     def unsayable(self, one: Unsayable) -> None:
         """Counts a rule that no output can say."""

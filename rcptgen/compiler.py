@@ -18,6 +18,7 @@ from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
 from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result
 from rcptgen.run import Hold, Run
+from rcptgen.standing import Standings
 from rcptgen.targets import target as target_called
 
 __all__ = ["Held", "Outcomes", "Output", "Progress", "Request", "Result", "compile_host"]
@@ -41,16 +42,43 @@ def compile_host(
     begun = time.monotonic()
     result = Result()
     with Hooks(config, request, result), ExitStack() as stack:
-        if not request.dry_run:
-            if request.state is not None:
-                # Where the lock is must not hang on which run is the first.
-                State.open(request.state).close()
-            place = lock_path(request.state, request.outputs[0].path)
-            stack.enter_context(publishing_lock(place, request.wait))
-        host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False, workers=workers()))
+        _lock(request, stack)
+        host = stack.enter_context(host_for(root, config))
         _compile(_run(host, config, request, progress, stack, result))
     result.seconds = time.monotonic() - begun
     return result
+
+
+def compile_open(
+    host: Host, config: Config, request: Request, *, progress: Progress, standings: Standings | None = None
+) -> Result:
+    """As `compile_host`, for a host that is open already, and stays so.
+
+    `standings` are the domains that need not be read again where nothing of them has changed;
+    afterwards they are those of this run.
+    """
+    begun = time.monotonic()
+    result = Result()
+    with Hooks(config, request, result), ExitStack() as stack:
+        _lock(request, stack)
+        _compile(_run(host, config, request, progress, stack, result, standings))
+    result.seconds = time.monotonic() - begun
+    return result
+
+
+def _lock(request: Request, stack: ExitStack) -> None:
+    if request.dry_run:
+        return
+    if request.state is not None:
+        # Where the lock is must not hang on which run is the first.
+        State.open(request.state).close()
+    place = lock_path(request.state, request.outputs[0].path)
+    stack.enter_context(publishing_lock(place, request.wait))
+
+
+def host_for(root: str | bytes | os.PathLike[str], config: Config, *, record: bool = False) -> Host:
+    """The host below `root`, opened for a compile."""
+    return Host.open(root, config, look_at_mailboxes=False, workers=workers(), record=record)
 
 
 def workers() -> int:
@@ -58,7 +86,15 @@ def workers() -> int:
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
 
 
-def _run(host: Host, config: Config, request: Request, progress: Progress, stack: ExitStack, result: Result) -> Run:
+def _run(
+    host: Host,
+    config: Config,
+    request: Request,
+    progress: Progress,
+    stack: ExitStack,
+    result: Result,
+    standings: Standings | None = None,
+) -> Run:
     """One run, with what it remembers of the last one."""
     targets = [target_called(one.target, break_=config.qmail.break_.encode()) for one in request.outputs]
     state = None
@@ -68,7 +104,7 @@ def _run(host: Host, config: Config, request: Request, progress: Progress, stack
     memory = remember(state, files, result.warnings, stack)
     result.first = not memory.exists
     job = (config, request, time.time(), targets, state, memory, result)
-    return Run(*job, host=host, progress=progress, domains=Policy(host).domains())
+    return Run(*job, host=host, progress=progress, domains=Policy(host).domains(), standings=standings)
 
 
 def _compile(run: Run) -> None:

@@ -45,7 +45,7 @@ class Policy:
     claim that was never published is accepted whole.  `claims` are those of this run, each
     a home, a NUL and the name it claims (with `*` behind a wildcard): two claims may share
     a home, and only one of them be new.  `prepended` was the mode of the last
-    run, if any; after `prepare` it is the mode of this one.
+    run, if any; after `prepare` it is the mode of this one (`settled`: the same, without another count).
     """
 
     def __init__(
@@ -55,14 +55,21 @@ class Policy:
         published: Published = lambda domain: None,
         known_units: frozenset[bytes] = frozenset(),
         prepended: str = "",
+        settled: bool = False,
     ) -> None:
         self.host = host
         self._settings = host.config.policy
         self._published = published
         self._known_units = known_units
         self.prepended = prepended
+        self._settled = settled
         self.kept: dict[bytes, str] = {}
         self.claims: set[bytes] = set()
+        self.last_claims: list[bytes] = []
+        """The claims of the domain that was shaped last."""
+        self._local_claims: list[bytes] = []
+        self.last_kept = False
+        """Whether the domain that was shaped last has rules that could not be read now."""
         self._locals = sum(1 for one in host.domains() if one.kind is DomainKind.LOCAL)
         self._prepended: dict[bytes, Claim] = {}
         self._prepared = False
@@ -92,8 +99,10 @@ class Policy:
         mode = self._settings.prepended
         if mode == "auto":
             limit = PREPENDED_BACK if self.prepended == "prefix" else PREPENDED_LIMIT
-            mode = "prefix" if self._prepended_keys(limit) > limit else "exact"
-        self.prepended = mode
+            if not (self._settled and self.prepended):
+                self.prepended = "prefix" if self._prepended_keys(limit) > limit else "exact"
+        else:
+            self.prepended = mode
 
     def _prepended_keys(self, limit: int) -> int:
         """About how many keys the prepended names make in the local domains, or something above `limit`.
@@ -153,9 +162,11 @@ class Policy:
                 self._suspect = suspect.reason
             home = claim.owner.home if not claim.failed else claim.file
             key = home + b"\0" + claim.name + (b"*" if claim.wildcard else b"")
+            self.last_claims.append(key)
             if report is None and not claim.failed:
                 self.claims.add(key)
                 return None
+            self.last_kept = True
             path = claim.owner.home if report is not None else claim.file
             report = report or self.host.units.reports.get(path)
             self.kept[path] = report.reason if report is not None else "the home cannot be looked at"
@@ -174,6 +185,7 @@ class Policy:
         """The rules of `domain` as they are to be published."""
         self.prepare()
         self._suspect = ""
+        self.last_claims, self.last_kept = [], False
         rules = self.host.rules(domain.name)
         if self.host.users_damage and domain.kind is not DomainKind.RELAY:
             table = self._published(domain.name)
@@ -183,6 +195,9 @@ class Policy:
         else:
             shared = self._flats if domain.kind is DomainKind.LOCAL else None
             table, unsayable = rules.table(self._skip(domain), self._kept(domain), shared, self._oversized(domain))
+        if domain.kind is DomainKind.LOCAL:
+            # Those of a domain whose rules are another one's are that other one's.
+            self.last_claims = self._local_claims = self.last_claims or self._local_claims
         table = self._relayed(table, domain)
         if self._dead is not None and domain.kind is not DomainKind.RELAY and not self.host.users_damage:
             table = self._dead.apply(table, domain.name)

@@ -28,9 +28,10 @@ class Wrong:
 
 @dataclass(slots=True)
 class Proof:
-    """The witnesses of one run.  Above SAMPLE of them only every SPARSE-th rule gives some, unless `full`."""
+    """The witnesses of one run.  Above `sample` of them only every SPARSE-th rule gives some, unless `full`."""
 
     full: bool = False
+    sample: int = SAMPLE
     _wanted: list[tuple[bytes, bool]] = field(default_factory=list)
     _rules: int = 0
 
@@ -69,7 +70,7 @@ class Proof:
         self._rules += count
         if self.full:
             return names
-        wanted = -(-max(SAMPLE - len(self._wanted), 0) // AROUND)
+        wanted = -(-max(self.sample - len(self._wanted), 0) // AROUND)
         first = -before % SPARSE
         if wanted >= count:
             return names

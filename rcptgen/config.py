@@ -134,9 +134,19 @@ class Watch(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The watch service."""
 
     socket: str = "/run/rcptgen/trigger.sock"
+    debounce: float = 0.2
+    max_delay: float = 2.0
+    rest: float = 5.0
+    sweep: float = 60.0
+    full: float = 86400.0
+    sql_poll: float = 5.0
 
     def __post_init__(self) -> None:
         _absolute(self.socket, "socket")
+        if min(self.debounce, self.rest) < 0 or self.max_delay < self.debounce:
+            raise ValueError("debounce, max_delay and rest are not negative, and max_delay is not less than debounce")
+        if min(self.sweep, self.full, self.sql_poll) < 1:
+            raise ValueError("sweep, full and sql_poll are seconds, at least one")
 
 
 class Metrics(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,174 @@
+"""Which directories are watched, and whose what happens there is.
+
+A *unit* is what is read again as a whole: a home, or the control files.  It is watched by
+the ways of the paths that it was read from: every directory on such a way, for the one name
+that leads on, and every directory that was listed, for the names that count in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from rcptgen.keeper import Paths, Unit
+from rcptgen.watch.inotify import Happened, Inotify, WatchesUsedUp
+from rcptgen.watch.trail import Trails
+
+
+@dataclass(slots=True)
+class _Interest:
+    """Who is interested in what of one directory: by name, and in all names that count."""
+
+    names: dict[bytes, Unit | set[Unit]] = field(default_factory=dict)
+    """Nearly every name is one unit's: a set for each would be most of what a million mailboxes cost here."""
+    all_names: set[Unit] = field(default_factory=set)
+
+    def add(self, name: bytes | None, unit: Unit) -> None:
+        """`unit` wants to know of this name, or of all that count."""
+        if name is None:
+            self.all_names.add(unit)
+            return
+        known = self.names.setdefault(name, unit)
+        if isinstance(known, set):
+            known.add(unit)
+        elif known != unit:
+            self.names[name] = {known, unit}
+
+    def remove(self, name: bytes | None, unit: Unit) -> None:
+        """The opposite of `add`."""
+        if name is None:
+            self.all_names.discard(unit)
+            return
+        known = self.names.get(name)
+        if isinstance(known, set):
+            known.discard(unit)
+        if known == unit or known == set():
+            del self.names[name]
+
+    def of(self, name: bytes) -> set[Unit]:
+        """Who wants to know of this very name."""
+        known = self.names.get(name)
+        return known if isinstance(known, set) else set() if known is None else {known}
+
+    def units(self) -> Iterator[Unit]:
+        """Everybody."""
+        yield from self.all_names
+        for name in self.names:
+            yield from self.of(name)
+
+    def __bool__(self) -> bool:
+        return bool(self.names or self.all_names)
+
+
+class Watches:
+    """The watched directories below `root`, and the units behind them.
+
+    `has_events` tells of a directory whether its file system tells of changes at all.
+    """
+
+    def __init__(
+        self,
+        root: bytes,
+        inotify: Inotify,
+        *,
+        counts: Callable[[bytes], bool],
+        has_events: Callable[[bytes], bool],
+    ) -> None:
+        self._root = root.rstrip(b"/")
+        self._inotify = inotify
+        self._counts = counts
+        self._has_events = has_events
+        self._directories: dict[bytes, _Interest] = {}
+        self._places: dict[Unit, tuple[tuple[bytes, bytes | None], ...]] = {}
+        self.unwatched: set[bytes] = set()
+        """Directories that are swept only: no watches were left, or their file systems have no events."""
+        self.used_up = False
+        """Whether the kernel refused a watch."""
+
+    def __len__(self) -> int:
+        return len(self._inotify)
+
+    def replace(self, units: Iterable[tuple[Unit, Paths]]) -> None:
+        """From now on each of `units` is watched by these paths, and by no others."""
+        trails = Trails(self._root)
+        left: set[bytes] = set()
+        for unit, paths in units:
+            left |= self._leave(unit)
+            places: dict[tuple[bytes, bytes | None], None] = {}
+            for path in paths.looked_at:
+                places.update(dict.fromkeys(trails.of(path).steps))
+            for path in paths.listed:
+                trail = trails.of(path)
+                places.update(dict.fromkeys(trail.steps))
+                if trail.end is not None:
+                    places[trail.end, None] = None
+            for directory, name in places:
+                interest = self._directories.get(directory)
+                if interest is None:
+                    interest = self._directories[directory] = _Interest()
+                    self._begin(directory)
+                interest.add(name, unit)
+            self._places[unit] = tuple(places)
+        self._end(left)
+
+    def drop(self, units: Iterable[Unit]) -> None:
+        """These units are not watched any more."""
+        left: set[bytes] = set()
+        for unit in units:
+            left |= self._leave(unit)
+        self._end(left)
+
+    def units(self) -> list[Unit]:
+        """All that are watched."""
+        return list(self._places)
+
+    def retry(self) -> None:
+        """Directories that could not be watched are tried again."""
+        for directory in sorted(self.unwatched):
+            self._begin(directory)
+
+    def touched(self, happened: Iterable[Happened]) -> set[Unit]:
+        """The units that are to be read again after all this."""
+        found: set[Unit] = set()
+        for one in happened:
+            directory = one.directory[len(self._root) :] or b"/"
+            interest = self._directories.get(directory)
+            if interest is None:
+                continue
+            if not one.name:
+                found.update(interest.units())
+                if one.gone:
+                    self._begin(directory)
+                continue
+            found |= interest.of(one.name)
+            if interest.all_names and self._counts(one.name):
+                found |= interest.all_names
+        return found
+
+    def _begin(self, directory: bytes) -> None:
+        """Watches a directory, or notes that it is only swept."""
+        path = self._root + directory
+        self.unwatched.discard(directory)
+        try:
+            if self._has_events(path) and self._inotify.watch(path):
+                return
+        except WatchesUsedUp:
+            self.used_up = True
+        self.unwatched.add(directory)
+
+    def _leave(self, unit: Unit) -> set[bytes]:
+        """Takes a unit's interests away; the directories in which nobody is interested now."""
+        left: set[bytes] = set()
+        for directory, name in self._places.pop(unit, ()):
+            interest = self._directories[directory]
+            interest.remove(name, unit)
+            if not interest:
+                left.add(directory)
+        return left
+
+    def _end(self, directories: Iterable[bytes]) -> None:
+        for directory in directories:
+            if not self._directories[directory]:
+                del self._directories[directory]
+                self.unwatched.discard(directory)
+                self._inotify.forget(self._root + directory)

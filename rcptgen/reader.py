@@ -25,7 +25,7 @@ from rcptgen.programs.shellparse import plain_command
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
 from rcptgen.qmail.hometable import HomeTable, home_tables
-from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
+from rcptgen.qmail.model import Effect, Preparing, Presence, Situation, Teller
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Outcome, Verdict
 from rcptgen.rules.shown import shown
@@ -129,6 +129,7 @@ class Reader:
             session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
         )
         self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
+        self._tellers = {name: model for name, model in self._models.items() if isinstance(model, Teller)}
         self._hanging: set[bytes] = set()
         self._programs: dict[tuple[Identity, bytes], Presence] = {}
         self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
@@ -144,6 +145,7 @@ class Reader:
             self._settings,
             self._run_line,
             plain=self._is_plain,
+            tellers=self._teller,
             hanging=self._hanging,
             programs=self._programs,
         )
@@ -151,6 +153,11 @@ class Reader:
     def _is_plain(self, line: bytes) -> bool:
         words = plain_command(line)
         return words is not None and words[0].rpartition(b"/")[2] in self._models
+
+    def _teller(self, line: bytes) -> tuple[tuple[bytes, ...], Teller] | None:
+        words = plain_command(line)
+        model = None if words is None else self._tellers.get(words[0].rpartition(b"/")[2])
+        return (words, model) if words is not None and model is not None and model.tells(words) else None
 
     def _home(self, owner: Owner) -> Home:
         key = (owner.user, owner.uid, owner.gid, owner.home)

@@ -105,8 +105,11 @@ def _only(
         own, path = shell()
         return own.runner(path)(given)
 
-    found = model.run(words, Situation(variables, situation.presence, situation.look, run), execute)
-    # What Path.after, waited and effect make of one program and nothing else.
+    return ended(model.run(words, Situation(variables, situation.presence, situation.look, run), execute))
+
+
+def ended(found: Effect) -> Effect:
+    """What the shell makes of one program and nothing else (Path.after, waited and effect)."""
     if found.statuses in _SUCCESSES and not found.approximate:
         return found
     statuses = frozenset(map(waited, found.statuses))

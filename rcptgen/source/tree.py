@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from errno import EACCES, EAGAIN, EINVAL, ELOOP, ENOENT, ENOMEM, ENOTDIR, ENXIO, EPERM
 from types import TracebackType
@@ -337,7 +337,7 @@ class Directory:
         """
         tree = self._tree
         try:
-            status = Status.of(os.fstat(self._fd))
+            status = Status.of(os.fstat(self._fd)) if tree.record else None
             try:
                 fd = os.open(b".", LIST, dir_fd=self._fd)
             except OSError as trouble:
@@ -414,8 +414,9 @@ class Directory:
         if entry is EntryType.REGULAR and b"/" not in name:
             actor = tree._actor
             if actor.taken is None or (actor.switches and not self._gate):
-                content = _direct(name, self._fd, limit)
-                if content is not None:
+                found = _direct(name, self._fd, limit)
+                if found is not None:
+                    content = Regular(found[0], Status.of(found[1]))
                     if tree.record:
                         tree.footprint.add(self._prefix + name, What.FILE, content.status, may_wait)
                     return content
@@ -426,6 +427,18 @@ class Directory:
             _whole(limit),
             may_wait,
         )
+
+    def contents(
+        self, names: Iterable[bytes], *, limit: int = DEFAULT_LIMIT
+    ) -> Iterator[tuple[bytes, os.stat_result] | None]:
+        """The content and the status of each of several names, which `names` has shown to be regular files.
+
+        None where anything at all is unusual, or looks are recorded: `read` then finds out.
+        """
+        actor, here = self._tree._actor, self._fd
+        usual = not self._tree.record and (actor.taken is None or (actor.switches and not self._gate))
+        for name in names:
+            yield _direct(name, here, limit) if usual else None
 
     def close(self) -> None:
         """The descriptor is given back; may be called again."""
@@ -451,8 +464,8 @@ def _check(path: bytes) -> None:
         raise ValueError(f"not an absolute path: {path!r}")
 
 
-def _direct(name: bytes, directory: int, limit: int) -> Regular | None:
-    """The file by its name alone, or None where anything at all is unusual: the full way then finds out what."""
+def _direct(name: bytes, directory: int, limit: int) -> tuple[bytes, os.stat_result] | None:
+    """The file by its name alone, and its status; None where anything is unusual: the full way then finds out what."""
     try:
         fd = os.open(name, _DIRECT, dir_fd=directory)
         try:
@@ -468,7 +481,7 @@ def _direct(name: bytes, directory: int, limit: int) -> Regular | None:
         return None
     if len(data) != size or after.st_size != size or after.st_mtime_ns != before.st_mtime_ns:
         return None
-    return Regular(data, Status.of(before))
+    return data, before
 
 
 def _content(fd: int, before: os.stat_result, limit: int) -> bytes | TooLarge | None:

@@ -190,7 +190,8 @@ class Attempt:
     def _domain(self, domain: Domain, old_blob: bytes) -> None:
         shaped = self.policy.shape(domain)
         table, run, name = shaped.table, self.run, domain.name
-        blob = pack(table)
+        remembered = self.generation is not None or bool(old_blob)
+        blob = pack(table) if remembered else b""
         for one in shaped.unsayable:
             self._unsayable(Unsayable(one.rule + b"@" + name, one.reason, one.file, one.line))
         if old_blob and old_blob != blob:

@@ -14,6 +14,7 @@ import signal
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -22,12 +23,14 @@ from rcptgen.errors import RcptgenError, Shortage
 from rcptgen.programs import builtin_models
 from rcptgen.programs.shell import run_line
 from rcptgen.programs.shellparse import plain_command
+from rcptgen.programs.vdelivermail import VDeliverMail
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
 from rcptgen.qmail.hometable import HomeTable, home_tables
 from rcptgen.qmail.model import Effect, Preparing, Presence, Situation, Teller
+from rcptgen.qmail.ordinary import ordinary_home
 from rcptgen.qmail.users import Owner
-from rcptgen.rules.outcome import Outcome, Verdict
+from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
 from rcptgen.source.outcomes import SHORTAGES
@@ -129,6 +132,8 @@ class Reader:
             session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
         )
         self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
+        delivers = self._models.get(b"vdelivermail")
+        self._domains = delivers.ordinary() if isinstance(delivers, VDeliverMail) else None
         self._tellers = {name: model for name, model in self._models.items() if isinstance(model, Teller)}
         self._hanging: set[bytes] = set()
         self._programs: dict[tuple[Identity, bytes], Presence] = {}
@@ -251,8 +256,52 @@ class Reader:
             home.close()
 
     def tables(self, wanted: Sequence[tuple[Owner, Sequence[View]]]) -> list[tuple[list[HomeTable], Report]]:
-        """The rules of several homes."""
-        return [self.table(owner, views) for owner, views in wanted]
+        """The rules of several homes.
+
+        An identity is taken once for those that follow each other and are the same owner's, and
+        given back before any home that is not of the ordinary kind is read.
+        """
+        for model in self._preparing:
+            model.prepare()
+        found: list[tuple[list[HomeTable], Report] | None] = []
+        for identity, homes in groupby(wanted, lambda one: Identity(one[0].uid, one[0].gid)):
+            some = list(homes)
+            try:
+                with self._tree.acting_as(identity):
+                    found += [self._ordinary(identity, owner, views) for owner, views in some]
+            except IdentityUnavailable:
+                found += [None] * len(some)
+        return [answer or self.table(owner, views) for answer, (owner, views) in zip(found, wanted, strict=True)]
+
+    def _ordinary(
+        self, identity: Identity, owner: Owner, views: Sequence[View]
+    ) -> tuple[list[HomeTable], Report] | None:
+        """As `table`, for a home of the ordinary kind, while the identity is taken; None for another."""
+        domains = self._domains
+        if domains is None or not domains.usable or len(views) != 1:
+            return None
+        home = ordinary_home(self._tree, owner, self._settings)
+        if home is None:
+            return None
+        try:
+            words = [self._delivers(line, identity) for line in (home.default, *(line for _, line in home.programs))]
+            known = [one for one in words if one is not None]
+            kind = Kind.ALIAS if owner.user == self._settings.alias_user else Kind.FORWARD
+            table = domains.table(home, identity, kind, views[0], known) if len(known) == len(words) else None
+        except MemoryError:
+            table = None
+        finally:
+            home.entered.close()
+        return None if table is None else ([table], Report(owner.home, State.HEALTHY))
+
+    def _delivers(self, line: bytes, identity: Identity) -> tuple[bytes, ...] | None:
+        """The words of a line that is vdelivermail, known to be there, and nothing else."""
+        words = plain_command(line)
+        if words is None or len(words) != 3 or not words[0].startswith(b"/"):
+            return None
+        model = self._models.get(words[0].rpartition(b"/")[2])
+        there = self._programs.get((identity, words[0])) is Presence.FOUND
+        return words if there and isinstance(model, VDeliverMail) else None
 
     def sizes(self, owners: Sequence[Owner]) -> list[int]:
         """How many dot-qmail files each home has; none where that cannot be seen."""

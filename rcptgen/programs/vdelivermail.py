@@ -14,6 +14,7 @@ from rcptgen.config import Config
 from rcptgen.programs.shell import ended
 from rcptgen.programs.vdelivermail_lines import BOUNCE, DEFER, LONGEST_PATH
 from rcptgen.programs.vdelivermail_one import DtLine, Process, Vpopmail, ends
+from rcptgen.programs.vdelivermail_ordinary import OrdinaryDomains
 from rcptgen.programs.vdelivermail_table import every
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import (
@@ -54,6 +55,10 @@ class VDeliverMail:
     def prepare(self) -> None:
         """See Backend.prepare."""
         self._vpopmail.backends.prepare()
+
+    def ordinary(self) -> OrdinaryDomains:
+        """What judges whole homes of the ordinary kind."""
+        return OrdinaryDomains(self._vpopmail)
 
     def tells(self, words: Sequence[bytes]) -> bool:
         """See Teller."""

@@ -34,6 +34,7 @@ LONGEST_LOOP = 253
 """vdelivermail.c: is_loop_match compares no longer addresses."""
 
 LONGEST_DOTQMAIL = 64 << 10
+MAILBOX = "vpopmail mailbox"
 TOO_MUCH = "more instructions than are judged"
 
 _RANK = {Kind.DISCARD: 0, Kind.PROGRAM: 1, Kind.FORWARD: 2, Kind.VPOPMAIL: 4}
@@ -131,7 +132,7 @@ class Delivery:
             if not text.endswith(b"/"):
                 self.ends(DEFER, "vdelivermail delivers to no mbox", where)
             elif self._maildir(text):
-                self.takes(Kind.VPOPMAIL, "vpopmail mailbox", where)
+                self.takes(Kind.VPOPMAIL, MAILBOX, where)
             else:
                 self.ends(DEFER, "no maildir to deliver to", where)
         else:

@@ -56,7 +56,7 @@ LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
 
 _NONE = Instructions(())
-_FORWARDS = re.compile(rb"((?:#[^\n\0]*\n)*)(?:&?[A-Za-z0-9_][^\n\0]{0,1000}(?:\n|\Z))+")
+FORWARDS = re.compile(rb"((?:#[^\n\0]*\n)*)(?:&?[A-Za-z0-9_][^\n\0]{0,1000}(?:\n|\Z))+")
 """A file of comments, and then of nothing but forwards to addresses that are not too long."""
 
 RunLine = Callable[[bytes, Situation], Effect]
@@ -313,7 +313,7 @@ class Home:
         """The line from which on such a file forwards; 0 where it is another."""
         if mode & self.settings.forbidden_modes:
             return 0
-        plain = _FORWARDS.fullmatch(data) if len(data) <= 2 * MOST_LINES else None
+        plain = FORWARDS.fullmatch(data) if len(data) <= 2 * MOST_LINES else None
         return 0 if plain is None else plain[1].count(b"\n") + 1
 
     def judged(self, name: bytes, found: Reading) -> Judged | None:

@@ -231,7 +231,7 @@ class _Judging:
         except _TooManyRuns:
             self._prefixes[prefix] = self._too_many(judged)
             return
-        self._prefixes[prefix] = _best(outcomes)
+        self._prefixes[prefix] = best(outcomes)
         self._single.update(singles)
 
     def _told_at(self, judged: Judged, name: bytes) -> Outcome | None:
@@ -244,7 +244,7 @@ class _Judging:
         except NotTold:
             return None
         self._view_matters = True
-        return _best([self._home.composed(judged, effect) for effect in effects])
+        return best([self._home.composed(judged, effect) for effect in effects])
 
     def _told_below(self, judged: Judged, prefix: bytes) -> bool:
         """As `_default`, where a model tells what the only line does; whether it does."""
@@ -287,7 +287,7 @@ class _Judging:
                 for way in _ways(effects):
                     chosen = dict(zip(keys, way, strict=True))
                     ways += self._tried(judged, Free(choices={}, chosen=chosen), Free(choices={}, chosen=chosen))
-                found = known[effects] = _best(ways)
+                found = known[effects] = best(ways)
             return found
 
         self._split.add(prefix)
@@ -347,7 +347,7 @@ class _Judging:
                 same = {text for text in seen if text[default_at:] == tail and _fits(text[:default_at], head, one)}
                 if self._cases(head, one is None) > len(same):
                     found += outcomes
-        return _best(found)
+        return best(found)
 
     def _endless(self, name: bytes) -> bool:
         """Whether a safe name can be spelled in any number of ways: slashes may be repeated."""
@@ -432,7 +432,7 @@ def _refused(effect: Effect) -> Effect:
     return Effect(frozenset({100}), Kind.PROGRAM, effect.reason, file=effect.file, line=effect.line)
 
 
-def _best(found: list[Outcome]) -> Outcome:
+def best(found: list[Outcome]) -> Outcome:
     """The accepting one of several outcomes; widened where there is a refusing one."""
     best = min(found, key=lambda one: _ORDER[one.verdict])
     if not best.accepted or all(one.accepted for one in found):

@@ -128,7 +128,7 @@ def walk(fetch: Callable[[int, int], bytes], size: int, called: str) -> Iterator
 
 def batches(fetch: Callable[[int, int], bytes], size: int, called: str) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """As `walk`, in lists of keys and lists of their values: nobody is asked once for every record."""
-    end, slots = _bounds(fetch(0, HEADER), size, called)
+    end, slots = bounds(fetch(0, HEADER), size, called)
     unpack = _LENGTHS.unpack_from
     position, seen = HEADER, 0
     while position < end:
@@ -184,7 +184,7 @@ def _large(fetch: Callable[[int, int], bytes], position: int, end: int, called: 
     return body[:keys], body[keys:]
 
 
-def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
+def bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
     """Where the records end, and how many slots the hash tables have."""
     if len(header) < HEADER:
         raise DamagedCdb(called, f"{len(header)} bytes are too few for a cdb; truncated, or not a cdb")

@@ -37,6 +37,12 @@ class Backends:
         for backend in self._sql.values():
             backend.prepare()
 
+    def is_cdb(self, who: Identity) -> bool:
+        """Whether `of` is known to answer vpasswd.cdb for every domain that `who` asks for."""
+        if self._config.vpopmail.backend == "auto":
+            return who in self._settings and self._settings[who] is None
+        return self._config.vpopmail.backend == "cdb"
+
     def of(self, look: Look, directory: bytes) -> Backend:
         """The back end of the domain in `directory`."""
         match self._config.vpopmail.backend:

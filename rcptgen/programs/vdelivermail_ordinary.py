@@ -22,7 +22,7 @@ from rcptgen.qmail.look import NoLook
 from rcptgen.qmail.model import Effect, View
 from rcptgen.qmail.ordinary import OrdinaryHome
 from rcptgen.rules.cdbwalk import DamagedCdb
-from rcptgen.rules.names import Names
+from rcptgen.rules.names import SEPARATOR, Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.source.tree import Identity
@@ -110,7 +110,7 @@ class OrdinaryDomains:
             exact.setdefault(found, []).append(extension)
         groups: dict[Outcome, Names] = {}
         if users.open:
-            groups[mailbox] = Names.of_sorted(users.open)
+            groups[mailbox] = Names.of_sorted(SEPARATOR.join(users.open))
         if users.locked:
             groups[locked] = Names(users.locked)
         everybody = {b"": _at(lines[0].for_all, stem + b"default", -1)}
@@ -176,15 +176,16 @@ class OrdinaryDomains:
         users = ordinary_users(found[0], home.path + b"/vpasswd.cdb")
         if users is None or not entered.may_change():
             raise Unusual
-        for parent, names in users.parents.items():
-            room = min(LONGEST_NAME - 1, LONG_DIRECTORY - len(parent) - 1)
-            if max(map(len, names)) > room or not _missing(home, parent, names):
+        if users.open:
+            longest = max(map(len, users.open))
+            room = min(LONGEST_NAME - 1, LONG_DIRECTORY - max(map(len, users.parents)) - 1)
+            if longest > room or not all(_missing(home, parent, users.open) for parent in users.parents):
                 raise Unusual
         return users
 
 
 def _missing(home: OrdinaryHome, parent: bytes, names: list[bytes]) -> bool:
-    """Whether none of the names is there below `parent`, and each could be made."""
+    """Whether nothing of these names is there below `parent`, and all of it could be made."""
     there = home.entered.names
     if parent == home.path:
         return there.isdisjoint(names)

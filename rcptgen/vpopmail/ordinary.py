@@ -6,7 +6,6 @@ As `gathered` would sort them; None wherever a name or a record is out of the or
 from __future__ import annotations
 
 import struct
-from itertools import islice
 
 from rcptgen.rules.cdbwalk import HEADER, RECORD, CdbFile, DamagedCdb, bounds
 from rcptgen.rules.names import SEPARATOR
@@ -20,20 +19,18 @@ _LENGTHS = struct.Struct("<II")
 class OrdinaryUsers:
     """The users of one domain.
 
-    `open` are those without the bounce flag, sorted and joined by newlines (empty: none), `parents` the same by
-    the directory that each one's own is in; `locked` those with the flag.
+    `open` are those without the bounce flag, sorted; `parents` what their directories, each of
+    the user's own name, are in; `locked` those with the flag.
     """
 
     __slots__ = ("_cdb", "file", "locked", "open", "parents")
 
-    def __init__(self, cdb: CdbFile, file: bytes, parents: dict[bytes, list[bytes]], locked: list[bytes]) -> None:
+    def __init__(self, cdb: CdbFile, file: bytes, parents: set[bytes], names: list[bytes], locked: list[bytes]) -> None:
         self._cdb = cdb
         self.file = file
         self.parents = parents
+        self.open = names
         self.locked = locked
-        names = [name for found in parents.values() for name in found]
-        names.sort()
-        self.open = SEPARATOR.join(names)
 
     def has(self, name: bytes) -> bool:
         """Whether a look-up finds the name; raises DamagedCdb."""
@@ -75,7 +72,7 @@ def ordinary_users(data: bytes, file: bytes) -> OrdinaryUsers | None:
             return None
         directories = [one for one, flag in zip(directories, flags, strict=True) if flag not in shut]
         keys = [key for key, flag in zip(keys, flags, strict=True) if flag not in shut]
-    parents = _parents(keys, directories) if keys else {}
+    parents = _parents(keys, directories) if keys else set()
     if parents is None:
         return None
 
@@ -83,13 +80,14 @@ def ordinary_users(data: bytes, file: bytes) -> OrdinaryUsers | None:
         return data[position : position + size]
 
     cdb = CdbFile(fetch, len(data), "")
+    keys.sort()
     try:
         # As vpasswd does: hash tables that lead nowhere are damage.
-        if any(cdb.get(max(names)) is None for names in islice(parents.values(), 1)):
+        if keys and cdb.get(keys[-1]) is None:
             return None
     except DamagedCdb:
         return None
-    return OrdinaryUsers(cdb, file, parents, locked)
+    return OrdinaryUsers(cdb, file, parents, keys, locked)
 
 
 def _columns(values: list[bytes]) -> tuple[list[bytes], list[bytes]] | None:
@@ -108,20 +106,12 @@ def _columns(values: list[bytes]) -> tuple[list[bytes], list[bytes]] | None:
     return fields[2::width], fields[4::width]
 
 
-def _parents(keys: list[bytes], directories: list[bytes]) -> dict[bytes, list[bytes]] | None:
-    """The names by what their directories are in, where each has one of its own name."""
+def _parents(keys: list[bytes], directories: list[bytes]) -> set[bytes] | None:
+    """What the directories are in, where each has the name of its user."""
     parent = directories[0].removesuffix(keys[0])
     if parent.endswith(b"/") and SEPARATOR.join(directories) == parent + (SEPARATOR + parent).join(keys):
-        return {parent[:-1]: keys}
+        return {parent[:-1]}
     if not all(map(bytes.endswith, directories, keys)):
         return None
-    found: dict[bytes, list[bytes]] = {}
-    for key, directory in zip(keys, directories, strict=True):
-        parent = directory[: -len(key)]
-        if parent in found:
-            found[parent].append(key)
-        elif parent.endswith(b"/"):
-            found[parent] = [key]
-        else:
-            return None
-    return {parent[:-1]: names for parent, names in found.items()}
+    parents = {directory[: -len(key)] for key, directory in zip(keys, directories, strict=True)}
+    return {parent[:-1] for parent in parents} if all(parent.endswith(b"/") for parent in parents) else None

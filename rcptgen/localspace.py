@@ -350,14 +350,17 @@ class _Piece:
                 return False
         hidden: list[bytes] = []
         for outcome, names in table.groups.items():
-            for name in names:
-                if b":" in name:
+            if b":" in (names.joined or b""):
+                with_colons = [name for name in names if b":" in name]
+                for name in with_colons:
+                    found = outcome.at(name)
                     for spelled in spellings(name):
-                        self._exact[spelled] = outcome.at(name)
+                        self._exact[spelled] = found
                         hidden.append(spelled)
-                else:
-                    self._exact[name] = outcome
-                    hidden.append(name)
+                names = names.without(with_colons, ())
+            if len(names):
+                self._groups.setdefault(outcome, []).append(names)
+                hidden += names
         self._prefixes.update(tail.prefixes)
         for outcome, names in tail.groups.items():
             left = names.without(hidden, ())

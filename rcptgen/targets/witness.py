@@ -60,7 +60,7 @@ class Proof:
         for name in self._taken(table.prefixes, len(table.prefixes)):
             yield name, True
         for names in table.groups.values():
-            for name in self._taken(names, len(names)):
+            for name in self._taken(names, names.count):
                 yield name, False
 
     def _taken(self, names: Iterable[bytes], count: int) -> Iterable[bytes]:
@@ -69,7 +69,8 @@ class Proof:
         self._rules += count
         if self.full:
             return names
-        wanted = -(-max(SAMPLE - len(self._wanted), 0) // AROUND)
+        missing = SAMPLE - len(self._wanted)
+        wanted = -(-missing // AROUND) if missing > 0 else 0
         first = -before % SPARSE
         if wanted >= count:
             return names

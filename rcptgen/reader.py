@@ -28,7 +28,7 @@ from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
 from rcptgen.qmail.hometable import HomeTable, home_tables
 from rcptgen.qmail.model import Effect, Preparing, Presence, Situation, Teller
-from rcptgen.qmail.ordinary import ordinary_home
+from rcptgen.qmail.ordinary import MOST_NAMES, ordinary_home
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
@@ -305,16 +305,33 @@ class Reader:
 
     def sizes(self, owners: Sequence[Owner]) -> list[int]:
         """How many dot-qmail files each home has; none where that cannot be seen."""
-        found = []
-        for owner in owners:
-            home = self._opened(owner)
+        found: list[int] = []
+        for identity, homes in groupby(owners, lambda one: Identity(one.uid, one.gid)):
+            some = list(homes)
             try:
-                found.append(len(home.listing() or ()))
+                with self._tree.acting_as(identity):
+                    sizes = [self._size(owner) for owner in some]
             except IdentityUnavailable:
-                found.append(0)
-            finally:
-                home.close()
+                sizes = [0] * len(some)
+            found += [self._full_size(owner) if size is None else size for owner, size in zip(some, sizes, strict=True)]
         return found
+
+    def _size(self, owner: Owner) -> int | None:
+        """How many dot-qmail files an ordinary home has, while its identity is taken; None for another."""
+        entered = self._tree.enter(owner.home, most=MOST_NAMES) if owner.home.startswith(b"/") else None
+        if entered is None:
+            return None
+        entered.close()
+        return sum(name.startswith(b".qmail") for name in entered.names)
+
+    def _full_size(self, owner: Owner) -> int:
+        home = self._opened(owner)
+        try:
+            return len(home.listing() or ())
+        except IdentityUnavailable:
+            return 0
+        finally:
+            home.close()
 
     def _report(self, owner: Owner, home: Home, table: Table) -> Report:
         if home.failure is not None:

@@ -305,6 +305,11 @@ class Opened:
                 return
         self._fd = os.dup(fd)
 
+    @property
+    def whole(self) -> bytes:
+        """All of it, where it was read at once; else nothing."""
+        return self._data or b""
+
     def fetch(self, position: int, size: int) -> bytes:
         """What stands there; shorter where the file ends.  Errors are OSErrors."""
         if self._data is not None:

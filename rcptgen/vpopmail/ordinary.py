@@ -79,7 +79,7 @@ def ordinary_users(data: bytes, file: bytes) -> OrdinaryUsers | None:
     def fetch(position: int, size: int) -> bytes:
         return data[position : position + size]
 
-    cdb = CdbFile(fetch, len(data), "")
+    cdb = CdbFile(fetch, len(data), "", whole=data)
     keys.sort()
     try:
         # As vpasswd does: hash tables that lead nowhere are damage.

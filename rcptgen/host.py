@@ -26,7 +26,7 @@ from rcptgen.reader import Question, Report, State
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.source.tree import Absent, FailedForNow, Identity
-from rcptgen.units import Units
+from rcptgen.units import WORTH_HELP, Units
 from rcptgen.vpopmail.settings import FILES
 from rcptgen.worker import TIME_LIMIT, Worker
 
@@ -80,6 +80,10 @@ class Host:
             self._read(alternate_root=root != b"/")
             if workers > 1 and not self._has_database():
                 self.units.helpers = [Worker(root, settings, config, time_limit=time_limit) for _ in range(workers - 1)]
+                if len(self.routing.virtualdomains) >= WORTH_HELP:
+                    # They will be needed, and start while other things are done.
+                    for helper in self.units.helpers:
+                        helper.start()
         except BaseException:
             self.close()
             raise

@@ -26,6 +26,9 @@ from rcptgen.targets.base import Unsayable, Widened
 
 STRETCH = 64
 AHEAD = 3
+_NOT_PACKED = b"\0"
+"""Stands for the packed table of a domain that nothing is compared with and nobody remembers."""
+
 HOMES_OF_A_MOUNT = 2
 """So many homes that vanish from one directory, and leave it empty, look like a lost mount."""
 
@@ -135,7 +138,8 @@ class Attempt:
             return
         shaped = self.policy.shape(domain)
         table, name = shaped.table, domain.name
-        blob = pack(table)
+        remembered = bool(old.live) or self.out.generation is not None or self.run.standings is not None
+        blob = pack(table) if remembered else _NOT_PACKED
         asked = self._asked(name)
         for one in _unsayable(shaped):
             self.out.unsayable(one)

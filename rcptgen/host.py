@@ -29,7 +29,7 @@ from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
 from rcptgen.source.tree import Absent, FailedForNow, Identity, Regular
 from rcptgen.traces import named, no_user, route_steps, users_steps
-from rcptgen.units import Units
+from rcptgen.units import WORTH_HELP, Units
 from rcptgen.vpopmail.settings import FILES
 from rcptgen.worker import TIME_LIMIT, Worker
 
@@ -87,6 +87,10 @@ class Host:
                 self.units.helpers = [
                     Worker(root, settings, config, time_limit=time_limit, record=record) for _ in range(workers - 1)
                 ]
+                if len(self.routing.virtualdomains) >= WORTH_HELP:
+                    # They will be needed, and start while other things are done.
+                    for helper in self.units.helpers:
+                        helper.start()
         except BaseException:
             self.close()
             raise
@@ -383,6 +387,10 @@ class Host:
 
     def domains(self) -> list[Domain]:
         """Every domain the list speaks of, sorted: locals, virtual domains, and what rcpthosts lets in."""
+        return list(self._domains)
+
+    @cached_property
+    def _domains(self) -> list[Domain]:
         return domains(self.routing, self.rcpthosts, self._suffix_domains)
 
     def uncovered(self) -> list[Uncovered]:

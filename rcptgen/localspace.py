@@ -311,6 +311,8 @@ class _Piece:
 
     def add(self, home: HomeTable) -> None:
         """Puts every rule of the restricted home table into the view, in all its spellings."""
+        if self._add_whole(home):
+            return
         table = home.table
         space, claim, view, relative = self._space, self._claim, self._view, self._relative
         # Sorted: which ones are spelled in every way must not hang on the order of a directory.
@@ -336,6 +338,40 @@ class _Piece:
         for prefix in home.split:
             if prefix.count(b":") > MOST_COLONS:
                 self._endless(prefix)
+
+    def _add_whole(self, home: HomeTable) -> bool:
+        """As the rest of `add`, where the view is this home and no more, as that of nearly every virtual domain is.
+
+        Nobody else claims a part of the names, and the home has files for single names and one
+        program for all others: those names are never taken apart.  Whether it is so.
+        """
+        table, tail = home.table, home.tails.get(b"")
+        alone = not self._relative and not self._nested and not self._space.claimed_inside(self._claim, self._view)
+        if not alone or tail is None or len(home.tails) > 1 or home.split != {b""} or len(table.prefixes) != 1:
+            return False
+        for names in table.groups.values():
+            joined = names.joined
+            if names.odd or joined is None or b"/" in joined or joined.count(b":") > MOST_COLONS:
+                return False
+        hidden: list[bytes] = []
+        for outcome, names in table.groups.items():
+            if b":" in (names.joined or b""):
+                with_colons = [name for name in names if b":" in name]
+                for name in with_colons:
+                    found = outcome.at(name)
+                    for spelled in spellings(name):
+                        self._exact[spelled] = found
+                        hidden.append(spelled)
+                names = names.without(with_colons, ())
+            if len(names):
+                self._groups.setdefault(outcome, []).append(names)
+                hidden += names
+        self._prefixes.update(tail.prefixes)
+        for outcome, names in tail.groups.items():
+            left = names.without(hidden, ())
+            if len(left):
+                self._groups.setdefault(outcome, []).append(left)
+        return True
 
     def _tail(self, home: HomeTable, head: bytes, tail: Table) -> None:
         """Puts the rules of what follows `head` into the view, but for what other rules or claims answer."""
@@ -433,7 +469,8 @@ def _told(
 ) -> Iterator[Claim]:
     """The claims; before each stretch of them, `ahead` is told those whose homes are wanted."""
     stretch = list(islice(claims, STRETCH))
-    ahead(claim for claim in stretch if claim.fixed is None and wanted(claim))
+    if len(stretch) > 1:
+        ahead(claim for claim in stretch if claim.fixed is None and wanted(claim))
     while stretch:
         following = list(islice(claims, STRETCH))
         ahead(claim for claim in following if claim.fixed is None and wanted(claim))

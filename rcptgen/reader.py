@@ -16,6 +16,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,15 +25,17 @@ from rcptgen.errors import RcptgenError, Shortage
 from rcptgen.programs import builtin_models
 from rcptgen.programs.shell import run_line
 from rcptgen.programs.shellparse import plain_command
+from rcptgen.programs.vdelivermail import VDeliverMail
 from rcptgen.qmail.environment import View
 from rcptgen.qmail.home import Home, Settings, Step
 from rcptgen.qmail.homeleads import leads as home_leads
 from rcptgen.qmail.hometable import HomeTable, home_tables
 from rcptgen.qmail.hometrace import trace as home_trace
 from rcptgen.qmail.leads import Leads
-from rcptgen.qmail.model import Effect, Preparing, Presence, Situation
+from rcptgen.qmail.model import Effect, Preparing, Presence, Situation, Teller
+from rcptgen.qmail.ordinary import MOST_NAMES, ordinary_home
 from rcptgen.qmail.users import Owner
-from rcptgen.rules.outcome import Outcome, Verdict
+from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
 from rcptgen.source import looked
@@ -144,6 +147,9 @@ class Reader:
             session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
         )
         self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
+        delivers = self._models.get(b"vdelivermail")
+        self._domains = delivers.ordinary() if isinstance(delivers, VDeliverMail) else None
+        self._tellers = {name: model for name, model in self._models.items() if isinstance(model, Teller)}
         self._hanging: set[bytes] = set()
         self._programs: dict[tuple[Identity, bytes], Presence] = {}
         self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
@@ -159,6 +165,7 @@ class Reader:
             self._settings,
             self._run_line,
             plain=self._is_plain,
+            tellers=self._teller,
             hanging=self._hanging,
             programs=self._programs,
         )
@@ -166,6 +173,11 @@ class Reader:
     def _is_plain(self, line: bytes) -> bool:
         words = plain_command(line)
         return words is not None and words[0].rpartition(b"/")[2] in self._models
+
+    def _teller(self, line: bytes) -> tuple[tuple[bytes, ...], Teller] | None:
+        words = plain_command(line)
+        model = None if words is None else self._tellers.get(words[0].rpartition(b"/")[2])
+        return (words, model) if words is not None and model is not None and model.tells(words) else None
 
     def _home(self, owner: Owner) -> Home:
         key = (owner.user, owner.uid, owner.gid, owner.home)
@@ -317,21 +329,83 @@ class Reader:
             return True
 
     def tables(self, wanted: Sequence[tuple[Owner, Sequence[View]]]) -> list[tuple[list[HomeTable], Report]]:
-        """The rules of several homes."""
-        return [self.table(owner, views) for owner, views in wanted]
+        """The rules of several homes.
+
+        An identity is taken once for those that follow each other and are the same owner's, and
+        given back before any home that is not of the ordinary kind is read.
+        """
+        for model in self._preparing:
+            model.prepare()
+        found: list[tuple[list[HomeTable], Report] | None] = []
+        for identity, homes in groupby(wanted, lambda one: Identity(one[0].uid, one[0].gid)):
+            some = list(homes)
+            try:
+                with self._tree.acting_as(identity):
+                    found += [self._ordinary(identity, owner, views) for owner, views in some]
+            except IdentityUnavailable:
+                found += [None] * len(some)
+        return [answer or self.table(owner, views) for answer, (owner, views) in zip(found, wanted, strict=True)]
+
+    def _ordinary(
+        self, identity: Identity, owner: Owner, views: Sequence[View]
+    ) -> tuple[list[HomeTable], Report] | None:
+        """As `table`, for a home of the ordinary kind, while the identity is taken; None for another."""
+        domains = self._domains
+        if domains is None or not domains.usable or len(views) != 1 or self._tree.record:
+            # What is read in this way leaves no trace of it behind.
+            return None
+        home = ordinary_home(self._tree, owner, self._settings)
+        if home is None:
+            return None
+        try:
+            words = [self._delivers(line, identity) for line in (home.default, *(line for _, line in home.programs))]
+            known = [one for one in words if one is not None]
+            kind = Kind.ALIAS if owner.user == self._settings.alias_user else Kind.FORWARD
+            table = domains.table(home, identity, kind, views[0], known) if len(known) == len(words) else None
+        except MemoryError:
+            table = None
+        finally:
+            home.entered.close()
+        return None if table is None else ([table], Report(owner.home, State.HEALTHY))
+
+    def _delivers(self, line: bytes, identity: Identity) -> tuple[bytes, ...] | None:
+        """The words of a line that is vdelivermail, known to be there, and nothing else."""
+        words = plain_command(line)
+        if words is None or len(words) != 3 or not words[0].startswith(b"/"):
+            return None
+        model = self._models.get(words[0].rpartition(b"/")[2])
+        there = self._programs.get((identity, words[0])) is Presence.FOUND
+        return words if there and isinstance(model, VDeliverMail) else None
 
     def sizes(self, owners: Sequence[Owner]) -> list[int]:
         """How many dot-qmail files each home has; none where that cannot be seen."""
-        found = []
-        for owner in owners:
-            home = self._opened(owner)
+        found: list[int] = []
+        for identity, homes in groupby(owners, lambda one: Identity(one.uid, one.gid)):
+            some = list(homes)
             try:
-                found.append(len(home.listing() or ()))
+                with self._tree.acting_as(identity):
+                    sizes = [self._size(owner) for owner in some]
             except IdentityUnavailable:
-                found.append(0)
-            finally:
-                home.close()
+                sizes = [0] * len(some)
+            found += [self._full_size(owner) if size is None else size for owner, size in zip(some, sizes, strict=True)]
         return found
+
+    def _size(self, owner: Owner) -> int | None:
+        """How many dot-qmail files an ordinary home has, while its identity is taken; None for another."""
+        entered = self._tree.enter(owner.home, most=MOST_NAMES) if owner.home.startswith(b"/") else None
+        if entered is None:
+            return None
+        entered.close()
+        return sum(name.startswith(b".qmail") for name in entered.names)
+
+    def _full_size(self, owner: Owner) -> int:
+        home = self._opened(owner)
+        try:
+            return len(home.listing() or ())
+        except IdentityUnavailable:
+            return 0
+        finally:
+            home.close()
 
     def surveys(self, owners: Sequence[Owner]) -> list[Survey]:
         """What a person should look at in each home."""

@@ -48,6 +48,9 @@ MOST_PENDING = 4
 SMALL_REQUEST = 24 << 10
 """Requests that a worker may have before it, and the bytes from which a request waits until there are none."""
 
+CALLS_BETWEEN_LOOKS = 8
+"""Tables that are given out between looks at what the workers have written: a look costs as much as a table."""
+
 WORTH_HELP = 32
 """Homes wanted at once from which on other workers take a share of them."""
 
@@ -131,6 +134,7 @@ class Units:
     _tables: OrderedDict[tuple[Owner, View | None], HomeTable] = field(default_factory=OrderedDict)
     _passing: OrderedDict[tuple[Owner, View], HomeTable] = field(default_factory=OrderedDict)
     _names: int = 0
+    _calls: int = 0
     _pending: deque[tuple[Worker, int, Sequence[tuple[Owner, Sequence[View]]]]] = field(default_factory=deque)
     _asked: set[tuple[Owner, View]] = field(default_factory=set)
     _unanswered: _Unanswered = field(default_factory=_Unanswered)
@@ -211,7 +215,9 @@ class Units:
         """
         known = self._known(owner, view)
         if self._pending:
-            self._drain()
+            self._calls += 1
+            if known is None or self._calls % CALLS_BETWEEN_LOOKS == 0:
+                self._drain()
         while known is None and self._pending:
             self._collect_first()
             known = self._known(owner, view)

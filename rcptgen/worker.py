@@ -48,6 +48,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: Connection[Any, Any] | None = None
         self._begun = ""
+        self._greeted = False
         self._life = 0
 
     def ask(self, name: str, *arguments: Any) -> Any:
@@ -63,8 +64,8 @@ class Worker:
 
         Returns what `finish` is to be given.  Raises Shortage where no worker starts.
         """
-        if self._pipe is None:
-            self._start()
+        self.start()
+        self._greet()
         self._send(name, arguments)
         return self._life
 
@@ -91,10 +92,6 @@ class Worker:
         if isinstance(answer, RcptgenError):
             raise answer
         return answer
-
-    def _exchange(self, name: str, arguments: tuple[Any, ...]) -> Any:
-        self._send(name, arguments)
-        return self._receive()
 
     def _send(self, name: str, arguments: tuple[Any, ...]) -> None:
         assert self._pipe is not None
@@ -128,7 +125,10 @@ class Worker:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """The process is on its way, if it was not: what it takes to start need not be waited for."""
+        if self._pipe is not None:
+            return
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -150,14 +150,22 @@ class Worker:
         finally:
             theirs.close()
         self._pipe = Connection(ours.detach())
+        self._greeted = False
+        self._send("open", (self._session,))
+
+    def _greet(self) -> None:
+        """Waits until the process is able to answer."""
+        if self._greeted:
+            return
         try:
-            answer = self._exchange("open", (self._session,))
+            answer = self._receive()
         except (EOFError, OSError, Silent) as error:
             self._kill()
             raise Shortage(f"the worker process did not start{_why(error)}") from None
         if isinstance(answer, RcptgenError):
             self._kill()
             raise Shortage(str(answer)) if isinstance(answer, WorkerLost) else answer
+        self._greeted = True
 
     def _kill(self) -> None:
         self._life += 1

@@ -32,6 +32,9 @@ class InProcess(Worker):
         self.asked: list[str] = []
         self._wanted: list[tuple[str, tuple[Any, ...]]] = []
 
+    def start(self) -> None:
+        """There is no process."""
+
     def ask(self, name: str, *arguments: Any) -> Any:
         """The reader's answer; what it raises goes through."""
         if self._reader is None:

@@ -121,7 +121,11 @@ def _only(
     found = model.run(words, own, execute)
     if own.leads is not None:
         tell_effect(words[0], found, own.leads)
-    # What Path.after, waited and effect make of one program and nothing else.
+    return ended(found)
+
+
+def ended(found: Effect) -> Effect:
+    """What the shell makes of one program and nothing else (Path.after, waited and effect)."""
     if found.statuses in _SUCCESSES and not found.approximate:
         return found
     statuses = frozenset(map(waited, found.statuses))

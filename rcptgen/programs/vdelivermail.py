@@ -11,10 +11,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rcptgen.config import Config
+from rcptgen.programs.shell import ended
 from rcptgen.programs.vdelivermail_lines import BOUNCE, DEFER, LONGEST_PATH
 from rcptgen.programs.vdelivermail_one import DtLine, Process, Vpopmail, ends
+from rcptgen.programs.vdelivermail_ordinary import OrdinaryDomains
 from rcptgen.programs.vdelivermail_table import every
-from rcptgen.qmail.model import Effect, Free, Runner, Situation, Text, effect_of, lowered, unknown_effect
+from rcptgen.qmail.look import Look
+from rcptgen.qmail.model import (
+    Effect,
+    Effects,
+    Free,
+    NotTold,
+    Runner,
+    Situation,
+    Text,
+    Told,
+    View,
+    effect_of,
+    lowered,
+    unknown_effect,
+)
 from rcptgen.vpopmail.assign import Assignments, lowerit
 from rcptgen.vpopmail.choice import Backends
 from rcptgen.vpopmail.text import c_string
@@ -35,6 +51,7 @@ class VDeliverMail:
         self._vpopmail = Vpopmail(
             config.vpopmail, directory, Assignments(directory), Backends(config, root), look_at_mailboxes
         )
+        self._last: Process | None = None
 
     def prepare(self) -> None:
         """See Backend.prepare."""
@@ -43,6 +60,27 @@ class VDeliverMail:
     def is_stale(self) -> bool:
         """See qmail.model.Preparing."""
         return self._vpopmail.backends.is_stale()
+
+    def ordinary(self) -> OrdinaryDomains:
+        """What judges whole homes of the ordinary kind."""
+        return OrdinaryDomains(self._vpopmail)
+
+    def tells(self, words: Sequence[bytes]) -> bool:
+        """See Teller."""
+        return len(words) == 3
+
+    def told(self, words: Sequence[bytes], look: Look, view: View) -> Told:
+        """See Teller.  The lines of one home share what they find out about the domain."""
+        host, instruction = lowerit(c_string(view.host)), c_string(words[2])[:LONGEST_PATH]
+        process = Process(self._vpopmail, look, _no_shell, host, instruction, DtLine.seen(view))
+        if self._last is not None and self._last.look is look and self._last.host == host:
+            process.shares(self._last)
+        self._last = process
+        return _Told(process)
+
+    def forget(self) -> None:
+        """What is known about the home of the last line is dropped."""
+        self._last = None
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """What becomes of mail for the user that $EXT names (vdelivermail.c: main, get_arguments)."""
@@ -60,7 +98,38 @@ class VDeliverMail:
             return unknown_effect("the domain or the instruction of vdelivermail")
         dtline = DtLine.of(variables.get(b"DTLINE"), extension)
         process = Process(
-            self._vpopmail, situation, lowerit(c_string(host)), c_string(instruction)[:LONGEST_PATH], dtline
+            self._vpopmail,
+            situation.look,
+            situation.shell,
+            lowerit(c_string(host)),
+            c_string(instruction)[:LONGEST_PATH],
+            dtline,
+            situation.leads,
         )
         command = (self.names, process.instruction, host, dtline.key)
         return effect_of(extension, command, process.one, lambda: every(process), "a vpopmail user")
+
+
+class _Told:
+    """vdelivermail for the addresses of one view, while no line of its own and no loop is in sight."""
+
+    __slots__ = ("_process",)
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
+
+    def every(self) -> Effects:
+        """See Told."""
+        return every(self._process)
+
+    def one(self, text: bytes) -> Effect:
+        """See Told."""
+        effect = self._process.one(text)
+        if self._process.looped:
+            # In some spellings the address in $DTLINE is known, in others it is not.
+            raise NotTold
+        return ended(effect)
+
+
+def _no_shell(line: bytes) -> Effect:
+    raise NotTold

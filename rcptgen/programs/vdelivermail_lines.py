@@ -39,6 +39,7 @@ LONGEST_DOTQMAIL = 64 << 10
 UNCHANGED = re.compile(rb"[A-Za-z0-9_.+=-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+")
 """Addresses that qmail-inject takes as they are; it completes others, and splits lists of them."""
 
+MAILBOX = "vpopmail mailbox"
 TOO_MUCH = "more instructions than are judged"
 
 _RANK = {Kind.DISCARD: 0, Kind.PROGRAM: 1, Kind.FORWARD: 2, Kind.VPOPMAIL: 4}
@@ -146,7 +147,7 @@ class Delivery:
             if not text.endswith(b"/"):
                 self.ends(DEFER, "vdelivermail delivers to no mbox", where)
             elif self._maildir(text):
-                self.takes(Kind.VPOPMAIL, "vpopmail mailbox", where)
+                self.takes(Kind.VPOPMAIL, MAILBOX, where)
             else:
                 self.ends(DEFER, "no maildir to deliver to", where)
         else:

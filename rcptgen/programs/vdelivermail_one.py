@@ -9,8 +9,9 @@ from functools import partial
 from rcptgen.config import Vpopmail as Settings
 from rcptgen.programs.vdelivermail_lines import BOUNCE, DEFER, LONGEST_LOOP, Budget, Delivery, Loops
 from rcptgen.programs.vdelivermail_users import Mailboxes, dashes, dotqmail_names
+from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import Look
-from rcptgen.qmail.model import Derived, Effect, Situation, Text
+from rcptgen.qmail.model import Derived, Effect, Shell, Text, View
 from rcptgen.rules.outcome import Kind
 from rcptgen.vpopmail.assign import Assigned, Assignments, lowerit
 from rcptgen.vpopmail.backend import Backend, Crash, Domain, Noticed, Unavailable, User
@@ -63,6 +64,11 @@ class DtLine:
             return cls(None, text.before.removeprefix(DTLINE), text.without, text.after.removesuffix(b"\n"))
         return cls()
 
+    @classmethod
+    def seen(cls, view: View) -> DtLine:
+        """The address where $EXT may be anything that a view shows."""
+        return cls() if view.name is None else cls(None, view.name, view.pre, b"@" + view.host)
+
     @property
     def key(self) -> tuple[bytes | None, bytes, bytes, bytes]:
         """What tells it from others."""
@@ -91,20 +97,33 @@ class Process:
     """One line of one home that runs vdelivermail; `one` says what becomes of mail for a name."""
 
     def __init__(
-        self, vpopmail: Vpopmail, situation: Situation, host: bytes, instruction: bytes, dtline: DtLine
+        self,
+        vpopmail: Vpopmail,
+        look: Look,
+        shell: Shell,
+        host: bytes,
+        instruction: bytes,
+        dtline: DtLine,
+        leads: Leads | None = None,
     ) -> None:
-        self.look: Look = situation.look
+        self.look = look
         self.settings = vpopmail.settings
         self.host = host
         self.instruction = instruction
         self.dtline = dtline
         self.budget = Budget()
         self._vpopmail = vpopmail
-        self._shell = situation.shell
-        self._leads = situation.leads
+        self._shell = shell
+        self._leads = leads
         self._assigned: Assigned | None = None
         self._backend: Backend | None = None
         self._mailboxes: Mailboxes | None = None
+        self.looped = False
+        """Whether some address was the one in $DTLINE."""
+
+    def shares(self, other: Process) -> None:
+        """Goes on with what another line of the same home has found out about the same domain."""
+        self._assigned, self._backend, self._mailboxes = other._assigned, other._backend, other._mailboxes
 
     def one(self, text: bytes) -> Effect:
         """What becomes of mail for one extension."""
@@ -148,9 +167,10 @@ class Process:
         if self._leads is not None:
             self._leads.varies = True
 
-    @staticmethod
-    def _loops(address: bytes | None, line: bytes) -> bool:
-        return address is not None and len(line) <= LONGEST_LOOP and line.lower() == address
+    def _loops(self, address: bytes | None, line: bytes) -> bool:
+        found = address is not None and len(line) <= LONGEST_LOOP and line.lower() == address
+        self.looped |= found
+        return found
 
     # -- the domain -------------------------------------------------------------------------------
 

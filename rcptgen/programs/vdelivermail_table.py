@@ -49,9 +49,9 @@ def every(process: Process) -> Effects:
         if error.noticed is not Noticed.ALL:
             # Nothing of this is published; whoever asks all the same is told of no refusal.
             effect = min(effect, process.unnoticed(error, [DOTQMAIL], lambda line: False), key=_order)
-        return Effects({}, {b"": _for_some(effect)})
+        return Effects({}, {b"": for_some(effect)})
     except Crash:
-        return Effects({}, {b"": _for_some(ends(DEFER, CRASH))})
+        return Effects({}, {b"": for_some(ends(DEFER, CRASH))})
 
 
 class _Enumeration:
@@ -110,7 +110,7 @@ class _Enumeration:
 
     def _put_prefix(self, prefix: bytes, effect: Effect) -> None:
         if len(prefix) <= LONGEST_NAME:
-            self._prefixes[prefix] = _for_some(effect)
+            self._prefixes[prefix] = for_some(effect)
 
     def _loops(self, line: bytes) -> bool:
         """Notes for which name a line would be the address in $DTLINE, and takes it for another."""
@@ -134,7 +134,7 @@ class _Enumeration:
         if self._ext and process.instruction.startswith(b"/"):
             files = [name for name in self._entered(process.instruction) if name.startswith(_DOTQMAIL_DASH)]
             found += [process.not_found([name, DOTQMAIL], self._loops) for name in sorted(files)[:MOST_FILES]]
-        return _for_some(min(found, key=_order))
+        return for_some(min(found, key=_order))
 
     def _entered(self, directory: bytes) -> Iterable[bytes]:
         """The names in a directory, or in the working directory where it cannot be entered."""
@@ -281,9 +281,9 @@ class _Enumeration:
             elif valid:
                 self._alias_prefixes[alias] = effect
             if by_default and len(prefix) <= LONGEST_NAME:
-                self._alias_prefixes[prefix] = _for_some(below)
+                self._alias_prefixes[prefix] = for_some(below)
             if self._ext and valid and b"-" not in alias and len(alias) < LONGEST_NAME:
-                self._alias_prefixes.setdefault(alias + b"-", _for_some(effect))
+                self._alias_prefixes.setdefault(alias + b"-", for_some(effect))
 
     def _shadowed(self) -> None:
         """Takes away what aliases hide: they are looked up before users."""
@@ -343,7 +343,7 @@ def _packed(joined: list[bytes | bytearray]) -> Names:
     return pack(joined.pop() for _ in range(len(joined)))
 
 
-def _for_some(effect: Effect) -> Effect:
+def for_some(effect: Effect) -> Effect:
     """The effect of names among which are some with bytes that vpopmail refuses."""
     return effect if effect.statuses <= {BOUNCE} else replace(effect, widened=True)
 

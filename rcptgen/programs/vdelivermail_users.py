@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Sequence
 
-from rcptgen.programs.vdelivermail_lines import BOUNCE, DEFER, LONGEST_PATH, Delivery
+from rcptgen.programs.vdelivermail_lines import BOUNCE, DEFER, LONGEST_PATH, MAILBOX, Delivery
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import Effect
 from rcptgen.rules.outcome import Kind
@@ -23,7 +23,6 @@ _MISSING = Absent(errno.ENOENT)
 _NO_NAMES = frozenset((b"", b".", b".."))
 
 LOCKED = "the mailbox is locked"
-MAILBOX = "vpopmail mailbox"
 DOTQMAIL = b".qmail"
 
 

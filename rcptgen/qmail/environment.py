@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from rcptgen.qmail.model import UNKNOWN, Derived, Free, Text
+from rcptgen.qmail.model import UNKNOWN, Derived, Free, Text, View
+
+__all__ = ["DTLINE", "Variables", "View"]
 
 DTLINE = b"Delivered-To: "
 
@@ -13,23 +14,6 @@ _SENDER = (b"SENDER", b"NEWSENDER", b"RPLINE", b"UFLINE")
 _HOST_PARTS = (b"HOST2", b"HOST3", b"HOST4")
 _PARTS = (b"EXT2", b"EXT3", b"EXT4")
 _ADDRESS = (b"EXT", *_PARTS, b"DEFAULT", b"HOST", *_HOST_PARTS, b"LOCAL", b"RECIPIENT", b"DTLINE")
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """From where a home is looked at: the domain of the addresses (in lower case), and their local names.
-
-    A local name is `name` and what follows `pre` in the extension; `name` is None where the
-    extension says nothing about it.
-    """
-
-    host: bytes
-    name: bytes | None
-    pre: bytes
-
-    def __reduce__(self) -> tuple[type[View], tuple[object, ...]]:
-        # See Outcome.__reduce__.
-        return View, (self.host, self.name, self.pre)
 
 
 class Variables:

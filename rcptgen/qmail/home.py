@@ -21,10 +21,10 @@ from rcptgen.qmail.dotqmail import (
     parse,
     safe_extension,
 )
-from rcptgen.qmail.environment import Variables
+from rcptgen.qmail.environment import Variables, View
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import OwnersLook
-from rcptgen.qmail.model import QMAIL_PROGRAMS, Effect, Presence, Situation
+from rcptgen.qmail.model import QMAIL_PROGRAMS, Effect, Presence, Situation, Teller, Told
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import HOME_STICKY, HOME_WRITABLE, Kind, Outcome, Verdict
 from rcptgen.source.tree import (
@@ -57,10 +57,12 @@ LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
 
 _NONE = Instructions(())
-_FORWARDS = re.compile(rb"((?:#[^\n\0]*\n)*)(?:&?[A-Za-z0-9_][^\n\0]{0,1000}(?:\n|\Z))+")
+FORWARDS = re.compile(rb"((?:#[^\n\0]*\n)*)(?:&?[A-Za-z0-9_][^\n\0]{0,1000}(?:\n|\Z))+")
 """A file of comments, and then of nothing but forwards to addresses that are not too long."""
 
 RunLine = Callable[[bytes, Situation], Effect]
+Tellers = Callable[[bytes], tuple[tuple[bytes, ...], Teller] | None]
+"""The words of a line that is one command, and the model that knows what it does without its being run; or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,8 +134,8 @@ class Home:
     Raises Shortage where we ourselves ran out of descriptors or memory.
 
     `plain` says whether a line is one program and nothing else, so that its effect is that of
-    the program.  `hanging` and `programs` are shared by all homes of a run: contents that
-    hang on the address, and programs that were looked for.
+    the program, `tellers` whether its model needs no run.  `hanging` and `programs` are shared
+    by all homes of a run: contents that hang on the address, and programs that were looked for.
     """
 
     def __init__(
@@ -144,11 +146,13 @@ class Home:
         run_line: RunLine,
         *,
         plain: Callable[[bytes], bool] = lambda line: False,
+        tellers: Tellers = lambda line: None,
         hanging: set[bytes] | None = None,
         programs: dict[tuple[Identity, bytes], Presence] | None = None,
     ) -> None:
         self._programs = {} if programs is None else programs
         self.plain = plain
+        self._tellers = tellers
         self._hanging = set() if hanging is None else hanging
         self.tree = tree
         self.user = owner.user
@@ -307,10 +311,17 @@ class Home:
 
     def only_forwards(self, found: Reading) -> Outcome | None:
         """The outcome of a file with nothing but forwards in it, which most of them are; else None."""
-        if not isinstance(found, Regular) or found.status.mode & self.settings.forbidden_modes:
+        if not isinstance(found, Regular):
             return None
-        plain = _FORWARDS.fullmatch(found.data) if len(found.data) <= 2 * MOST_LINES else None
-        return None if plain is None else self._forwards(plain[1].count(b"\n") + 1)
+        line = self.forwards_from(found.data, found.status.mode)
+        return self.forwards(line) if line else None
+
+    def forwards_from(self, data: bytes, mode: int) -> int:
+        """The line from which on such a file forwards; 0 where it is another."""
+        if mode & self.settings.forbidden_modes:
+            return 0
+        plain = FORWARDS.fullmatch(data) if len(data) <= 2 * MOST_LINES else None
+        return 0 if plain is None else plain[1].count(b"\n") + 1
 
     def judged(self, name: bytes, found: Reading) -> Judged | None:
         """What is found of the dot-qmail file `name`; None where the search goes on."""
@@ -343,7 +354,8 @@ class Home:
         else:
             instructions = parse(found.data, forward_only=key[1])
         judged = Judged(path, instructions, default_delivery=default_delivery, size=len(found.data))
-        if found.data in self._hanging and instructions.lines:
+        hangs = found.data in self._hanging and instructions.lines
+        if hangs or self._teller(instructions) is not None:
             judged.work = _work(instructions)
         else:
             judged = self._first(judged)
@@ -352,6 +364,19 @@ class Home:
         if self.acting and judged.size <= BYTES_ALLOWED and len(self.alike) < MOST_ALIKE:
             self.alike[key] = judged
         return judged
+
+    def _teller(self, instructions: Instructions) -> tuple[tuple[bytes, ...], Teller] | None:
+        """The command, and the model that tells what it does, where the lines are that command and nothing else."""
+        if len(instructions.lines) != 1:
+            return None
+        one = instructions.lines[0]
+        found = self._tellers(one.text) if one.action is Action.PROGRAM and not one.forward_only else None
+        return found if found is not None and self._presence(found[0][0]) is Presence.FOUND else None
+
+    def told(self, judged: Judged, view: View) -> Told | None:
+        """What the file's only line does for the addresses of a view, where a model tells that without a run."""
+        found = self._teller(judged.instructions)
+        return None if found is None else found[1].told(found[0], self.look, view)
 
     def _first(self, judged: Judged) -> Judged:
         """The file with its outcome, where that is the same for every address; the lines are not kept then."""
@@ -363,7 +388,7 @@ class Home:
             judged.instructions = _NONE
         return judged
 
-    def _forwards(self, line: int) -> Outcome:
+    def forwards(self, line: int) -> Outcome:
         """The outcome of a file that only forwards, from `line` on."""
         found = self._forwarded.get(line)
         if found is None:

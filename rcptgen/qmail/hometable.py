@@ -12,7 +12,7 @@ from rcptgen.qmail.dotqmail import DEFAULT, Action, safe_extension
 from rcptgen.qmail.environment import Variables, View
 from rcptgen.qmail.home import Home, Judged
 from rcptgen.qmail.homewalk import Unlisted, Walk, is_default
-from rcptgen.qmail.model import Effect, Effects, Free
+from rcptgen.qmail.model import Effect, Effects, Free, NotTold
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
@@ -197,6 +197,9 @@ class _Judging:
 
     def _one(self, judged: Judged, extension: bytes) -> Outcome:
         """The outcome at one safe extension, whichever spelling (case, dot or colon) reaches it."""
+        answer = self._told_at(judged, extension)
+        if answer is not None:
+            return answer
         self._runs_left = MOST_RUNS
         try:
             return self._spelled(judged, extension, set(), -len(DEFAULT) if extension.endswith(DEFAULT) else None)
@@ -208,6 +211,8 @@ class _Judging:
         answer = judged.answer()
         if answer is not None:
             self._prefixes[prefix] = answer
+            return
+        if self._told_below(judged, prefix):
             return
         self._runs_left = MOST_RUNS
         singles: dict[tuple[bytes, bytes], Outcome] = {}
@@ -226,8 +231,38 @@ class _Judging:
         except _TooManyRuns:
             self._prefixes[prefix] = self._too_many(judged)
             return
-        self._prefixes[prefix] = _best(outcomes)
+        self._prefixes[prefix] = best(outcomes)
         self._single.update(singles)
+
+    def _told_at(self, judged: Judged, name: bytes) -> Outcome | None:
+        """As `_spelled`, where a model tells what the only line does."""
+        told = self._home.told(judged, self._view)
+        if told is None or self._endless(name) or name.count(b":") > MOST_COLONS:
+            return None
+        try:
+            effects = [told.one(text) for text in spellings(name)]
+        except NotTold:
+            return None
+        self._view_matters = True
+        return best([self._home.composed(judged, effect) for effect in effects])
+
+    def _told_below(self, judged: Judged, prefix: bytes) -> bool:
+        """As `_default`, where a model tells what the only line does; whether it does."""
+        told = self._home.told(judged, self._view)
+        try:
+            effects = None if told is None else told.every()
+        except NotTold:
+            effects = None
+        if effects is None:
+            return False
+        self._view_matters = True
+        found = (*effects.groups, *effects.prefixes.values())
+        known = {effect: self._home.composed(judged, effect) for effect in found}
+        self._split.add(prefix)
+        for head in spellings(prefix):
+            self._tails[head] = _composed([effects.below(head)], lambda one: known[one[0]])
+        self._prefixes[prefix] = self._tails[prefix.replace(b":", b".")].prefixes[b""]
+        return True
 
     def _chosen(
         self,
@@ -252,7 +287,7 @@ class _Judging:
                 for way in _ways(effects):
                     chosen = dict(zip(keys, way, strict=True))
                     ways += self._tried(judged, Free(choices={}, chosen=chosen), Free(choices={}, chosen=chosen))
-                found = known[effects] = _best(ways)
+                found = known[effects] = best(ways)
             return found
 
         self._split.add(prefix)
@@ -312,7 +347,7 @@ class _Judging:
                 same = {text for text in seen if text[default_at:] == tail and _fits(text[:default_at], head, one)}
                 if self._cases(head, one is None) > len(same):
                     found += outcomes
-        return _best(found)
+        return best(found)
 
     def _endless(self, name: bytes) -> bool:
         """Whether a safe name can be spelled in any number of ways: slashes may be repeated."""
@@ -397,7 +432,7 @@ def _refused(effect: Effect) -> Effect:
     return Effect(frozenset({100}), Kind.PROGRAM, effect.reason, file=effect.file, line=effect.line)
 
 
-def _best(found: list[Outcome]) -> Outcome:
+def best(found: list[Outcome]) -> Outcome:
     """The accepting one of several outcomes; widened where there is a refusing one."""
     best = min(found, key=lambda one: _ORDER[one.verdict])
     if not best.accepted or all(one.accepted for one in found):

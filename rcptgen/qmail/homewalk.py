@@ -7,9 +7,9 @@ from dataclasses import replace
 from operator import itemgetter
 
 from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
-from rcptgen.qmail.home import Home, Judged, deferral
+from rcptgen.qmail.home import LONGEST_FILE, Home, Judged, deferral
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
-from rcptgen.source.tree import Directory, EntryType, FailedForNow, Refused
+from rcptgen.source.tree import Directory, EntryType, FailedForNow, Reading, Refused, Regular, Status
 
 MOST_NAMES = 2_000_000
 DEEPEST = 40
@@ -78,6 +78,7 @@ class Walk:
         self._shared: dict[Outcome, Outcome] = {}
         # By the identity of an outcome, which is kept alive with it: that of most files is one object.
         self._shapes: dict[int, tuple[Outcome, Outcome]] = {}
+        self._forwards: dict[int, Outcome] = {}
         self._stem = b".qmail" + dash
         self._device = -1
         self._run()
@@ -157,15 +158,32 @@ class Walk:
         """Every name of one directory that an extension can reach."""
         skip, home = len(first), self.home
         dash = self.dash
-        for name, entry in sorted(names, key=itemgetter(0)):
+        wanted: list[tuple[bytes, EntryType, bytes]] = []
+        for name, entry in names:
             if not name.startswith(first):
                 continue
             tail = name[skip:]
             extension = key + tail
-            if tail != tail.lower() or b"." in tail or safe_extension(extension, dash) != extension:
-                continue
+            if tail == tail.lower() and b"." not in tail and safe_extension(extension, dash) == extension:
+                wanted.append((name, entry, extension))
+        wanted.sort(key=itemgetter(0))
+        directory = home.directory() if not where else None
+        # Nearly all files only forward, and there are very many: those are read and judged without a Judged for each.
+        regular = (name for name, entry, _ in wanted if entry is EntryType.REGULAR)
+        contents = directory.contents(regular, limit=LONGEST_FILE) if isinstance(directory, Directory) else None
+        for name, entry, extension in wanted:
             relative = where + name
-            found = home.content(relative, entry if not where else EntryType.UNKNOWN)
+            content = next(contents) if contents is not None and entry is EntryType.REGULAR else None
+            found: Reading
+            if content is not None:
+                data, status = content
+                line = home.forwards_from(data, status.st_mode)
+                if line and not is_default(extension):
+                    self.exact[extension] = self._forwards.get(line) or self._forwarding(line)
+                    continue
+                found = Regular(data, Status.of(status))
+            else:
+                found = home.content(relative, entry if not where else EntryType.UNKNOWN)
             plain = home.only_forwards(found)
             if plain is not None and not is_default(extension):
                 self.exact[extension] = self.shape(plain)
@@ -178,6 +196,11 @@ class Walk:
             unread = judged is None or (judged.fixed is not None and judged.fixed.kind is Kind.DEFERRAL)
             if unread and entry is not EntryType.REGULAR and entry is not EntryType.OTHER:
                 pending.append((relative, extension + b"/", above))
+
+    def _forwarding(self, line: int) -> Outcome:
+        """What stands for every file that forwards from this line on."""
+        found = self._forwards[line] = self.shape(self.home.forwards(line))
+        return found
 
     def _add(self, extension: bytes, judged: Judged) -> None:
         if judged.fixed is None:

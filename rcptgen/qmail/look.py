@@ -213,7 +213,8 @@ class OwnersLook:
         if isinstance(found, FailedForNow):
             self._trouble(found)
         if isinstance(found, Opened):
-            cdb = CdbFile(found.fetch, found.status.size, os.fsdecode(path), found.status.mtime_ns)
+            called, status = os.fsdecode(path), found.status
+            cdb = CdbFile(found.fetch, status.size, called, status.mtime_ns, whole=found.whole)
             if self._acting() or found.status.size <= MOST_KEPT:
                 self._last = path, cdb
             return cdb

@@ -181,6 +181,23 @@ class Derived(Unknown):
 Text = bytes | Unknown | Free
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """From where a home is looked at: the domain of the addresses (in lower case), and their local names.
+
+    A local name is `name` and what follows `pre` in the extension; `name` is None where the
+    extension says nothing about it.
+    """
+
+    host: bytes
+    name: bytes | None
+    pre: bytes
+
+    def __reduce__(self) -> tuple[type[View], tuple[object, ...]]:
+        # See Outcome.__reduce__.
+        return View, (self.host, self.name, self.pre)
+
+
 def unknown_effect(reason: str, kind: Kind = Kind.PROGRAM) -> Effect:
     """What stands for a command of which nobody knows how it ends."""
     return Effect(ANY_STATUS, kind, reason, approximate=True)
@@ -265,6 +282,42 @@ class ProgramModel(Protocol):
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """The effect of the command `words` (its own name first); `execute` runs a command that it starts itself."""
+        ...
+
+
+class NotTold(Exception):
+    """What a Teller does not know: the line has to be run."""
+
+
+class Told(Protocol):
+    """One command, known for every address of one view of a home.
+
+    Both may raise NotTold; then nothing has been said.
+    """
+
+    def every(self) -> Effects:
+        """The effects of every extension, as `effect_of` keeps them."""
+        ...
+
+    def one(self, text: bytes) -> Effect:
+        """The effect of one extension in lower case, as the shell ends with it."""
+        ...
+
+
+@runtime_checkable
+class Teller(Protocol):
+    """A model that goes by $EXT and $HOST alone, so that a line which is this command needs no shell to be judged.
+
+    Thousands of homes hold the same line.  What a Teller says of it is what `run` comes to
+    when it is asked once for each variable that is open.
+    """
+
+    def tells(self, words: Sequence[bytes]) -> bool:
+        """Whether the command, its own name first, hangs on the address, and `told` knows it."""
+        ...
+
+    def told(self, words: Sequence[bytes], look: Look, view: View) -> Told:
+        """What it does in one home, for the addresses of one view."""
         ...
 
 

@@ -59,13 +59,22 @@ class CdbFile:
     """A file as a reader of cdbs takes it: look-ups look at nothing but what they need (cdb_seek.c).
 
     `fetch` gives the bytes at a position, fewer where the file ends; `mtime_ns` is when it was
-    written, where that is known.
+    written, where that is known; `whole` all of its bytes, where they are at hand.
     """
 
-    __slots__ = ("_fetch", "mtime_ns", "name", "size")
+    __slots__ = ("_fetch", "_whole", "mtime_ns", "name", "size")
 
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int, name: str, mtime_ns: int | None = None) -> None:
+    def __init__(
+        self,
+        fetch: Callable[[int, int], bytes],
+        size: int,
+        name: str,
+        mtime_ns: int | None = None,
+        *,
+        whole: bytes = b"",
+    ) -> None:
         self._fetch = fetch
+        self._whole = whole
         self.size = size
         self.mtime_ns = mtime_ns
         self.name = name
@@ -88,6 +97,9 @@ class CdbFile:
         return None
 
     def _numbers(self, position: int) -> tuple[int, int]:
+        if position + RECORD <= len(self._whole):
+            first, second = _LENGTHS.unpack_from(self._whole, position)
+            return first, second
         first, second = _LENGTHS.unpack(self._bytes(position, RECORD))
         return first, second
 
@@ -128,7 +140,7 @@ def walk(fetch: Callable[[int, int], bytes], size: int, called: str) -> Iterator
 
 def batches(fetch: Callable[[int, int], bytes], size: int, called: str) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """As `walk`, in lists of keys and lists of their values: nobody is asked once for every record."""
-    end, slots = _bounds(fetch(0, HEADER), size, called)
+    end, slots = bounds(fetch(0, HEADER), size, called)
     unpack = _LENGTHS.unpack_from
     position, seen = HEADER, 0
     while position < end:
@@ -184,7 +196,7 @@ def _large(fetch: Callable[[int, int], bytes], position: int, end: int, called: 
     return body[:keys], body[keys:]
 
 
-def _bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
+def bounds(header: bytes, size: int, called: str) -> tuple[int, int]:
     """Where the records end, and how many slots the hash tables have."""
     if len(header) < HEADER:
         raise DamagedCdb(called, f"{len(header)} bytes are too few for a cdb; truncated, or not a cdb")

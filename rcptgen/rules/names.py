@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 
 SEPARATOR = b"\n"
 
@@ -85,8 +85,7 @@ class Names:
         return self.count
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self.ordinary()
-        yield from self._odd
+        return chain(self.ordinary(), self._odd) if self._odd else self.ordinary()
 
     def ordinary(self) -> Iterator[bytes]:
         """The names without a newline, sorted."""
@@ -143,6 +142,14 @@ class Names:
         last = self._joined.rfind(mark, start)
         end = self._joined.find(SEPARATOR, last + 1 if last >= 0 else start)
         return len(self._joined) if end < 0 else end
+
+    def with_end(self, end: bytes) -> list[bytes]:
+        """Every name with `end` behind it; for few names, or a stretch of them."""
+        joined = self._joined
+        if joined is None or SEPARATOR in end:
+            return [name + end for name in self]
+        found = (joined.replace(SEPARATOR, end + SEPARATOR) + end).split(SEPARATOR)
+        return found + [name + end for name in self._odd] if self._odd else found
 
     def ending_with(self, end: bytes) -> list[bytes]:
         """Every name that ends with `end`."""

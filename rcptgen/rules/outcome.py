@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 class Verdict(enum.StrEnum):
     """The four things a qmail host can do with an envelope recipient."""
 
+    # That of Enum is a function in Python, and outcomes are keys by the hundred thousand.
+    __hash__ = str.__hash__
+
     DELIVER = "deliver"
     BOUNCE = "bounce"
     DEFER = "defer"
@@ -17,6 +20,8 @@ class Verdict(enum.StrEnum):
 
 class Kind(enum.StrEnum):
     """What an address is; the first block only goes with `Verdict.DELIVER`."""
+
+    __hash__ = str.__hash__
 
     MAILBOX = "mailbox"
     DEFAULT_DELIVERY = "default-delivery"

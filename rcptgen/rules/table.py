@@ -73,7 +73,10 @@ class Table:
         """The longest prefix rule that `name` begins with, or None."""
         prefixes = self.prefixes
         if len(prefixes) < 8:
-            best = max((p for p in prefixes if name.startswith(p)), key=len, default=None)
+            best = None
+            for one in prefixes:
+                if name.startswith(one) and (best is None or len(one) > len(best)):
+                    best = one
             return None if best is None else (best, prefixes[best])
         if self._longest < 0:
             self._longest = max(map(len, prefixes))
@@ -88,7 +91,10 @@ class Table:
         if self._index is None:
             self._asked += 1
             if self._asked <= ASKED_BEFORE_INDEX or len(self) > MOST_INDEXED:
-                return next((outcome for outcome, names in self.groups.items() if name in names), None)
+                for outcome, names in self.groups.items():
+                    if name in names:
+                        return outcome
+                return None
             self._index = dict(self.exact())
         return self._index.get(name)
 

@@ -159,6 +159,20 @@ class Resolver:
         found.unjudged = self.judges
         return found
 
+    def enter(self, path: bytes) -> int:
+        """A directory other than the root, opened to be listed; -1 where that is not for the kernel alone to say."""
+        if self.walks or not self._faccessat2:
+            return -1
+        reach = kernel.open_in_root if self.alternate else kernel.open_without_magic
+        try:
+            fd = reach(self.fd, path, LIST)
+        except OSError:
+            return -1
+        if self.is_root(_fstat(fd)):
+            close(fd)
+            return -1
+        return fd
+
     def _plain(self, directory: int, path: bytes, flags: int) -> Found:
         try:
             fd = kernel.open_without_magic(directory, path, flags)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from errno import EACCES, EAGAIN, EINVAL, ELOOP, ENOENT, ENOMEM, ENOTDIR, ENXIO, EPERM
 from types import TracebackType
 from typing import TypeVar
 
+from rcptgen.source.direct import DIRECT, Entered, direct
 from rcptgen.source.footprint import Entry, Footprint, What, unchanged
 from rcptgen.source.identity import Access, Acting, Actor, IdentityUnavailable
 from rcptgen.source.outcomes import (
@@ -34,12 +35,13 @@ from rcptgen.source.outcomes import (
     TooLarge,
     failure,
 )
-from rcptgen.source.resolve import LIST, READ, Found, Resolver, close, error
+from rcptgen.source.resolve import LIST, Found, Resolver, close, error
 
 __all__ = [
     "DEFAULT_LIMIT",
     "Absent",
     "Directory",
+    "Entered",
     "Entry",
     "EntryType",
     "FailedForNow",
@@ -68,7 +70,6 @@ ATTEMPTS = 4
 
 _T = TypeVar("_T")
 _BLOCK = 1 << 18
-_DIRECT = READ | os.O_NOFOLLOW
 _ENCODING = sys.getfilesystemencoding()
 _ERRORS = sys.getfilesystemencodeerrors()
 
@@ -185,6 +186,21 @@ class SourceTree:
         self._add(path, What.STATUS, Status.of(found.stat), may_wait)
         return Directory(self, path, found)
 
+    def enter(self, path: bytes, *, most: int) -> Entered | None:
+        """An ordinary directory with at most `most` names, open and listed; None where `directory` must find out.
+
+        Nothing of it is recorded: where looks are, there is no ordinary directory.
+        """
+        _check(path)
+        fd = -1 if self.record else self._resolver.enter(path)
+        if fd < 0:
+            return None
+        try:
+            return Entered(fd, most)
+        except (OSError, ValueError, MemoryError):
+            close(fd)
+            return None
+
     def close(self) -> None:
         """The root's descriptor is given back."""
         self._resolver.close()
@@ -289,6 +305,11 @@ class Opened:
                 return
         self._fd = os.dup(fd)
 
+    @property
+    def whole(self) -> bytes:
+        """All of it, where it was read at once; else nothing."""
+        return self._data or b""
+
     def fetch(self, position: int, size: int) -> bytes:
         """What stands there; shorter where the file ends.  Errors are OSErrors."""
         if self._data is not None:
@@ -337,7 +358,7 @@ class Directory:
         """
         tree = self._tree
         try:
-            status = Status.of(os.fstat(self._fd))
+            status = Status.of(os.fstat(self._fd)) if tree.record else None
             try:
                 fd = os.open(b".", LIST, dir_fd=self._fd)
             except OSError as trouble:
@@ -385,7 +406,7 @@ class Directory:
         """As SourceTree.open, for a name in this directory."""
         if self._is_plain(name):
             try:
-                fd = os.open(name, _DIRECT, dir_fd=self._fd)
+                fd = os.open(name, DIRECT, dir_fd=self._fd)
             except (OSError, ValueError):
                 fd = -1
             if fd >= 0:
@@ -414,8 +435,9 @@ class Directory:
         if entry is EntryType.REGULAR and b"/" not in name:
             actor = tree._actor
             if actor.taken is None or (actor.switches and not self._gate):
-                content = _direct(name, self._fd, limit)
-                if content is not None:
+                found = direct(name, self._fd, limit)
+                if found is not None:
+                    content = Regular(found[0], Status.of(found[1]))
                     if tree.record:
                         tree.footprint.add(self._prefix + name, What.FILE, content.status, may_wait)
                     return content
@@ -426,6 +448,18 @@ class Directory:
             _whole(limit),
             may_wait,
         )
+
+    def contents(
+        self, names: Iterable[bytes], *, limit: int = DEFAULT_LIMIT
+    ) -> Iterator[tuple[bytes, os.stat_result] | None]:
+        """The content and the status of each of several names, which `names` has shown to be regular files.
+
+        None where anything at all is unusual, or looks are recorded: `read` then finds out.
+        """
+        actor, here = self._tree._actor, self._fd
+        usual = not self._tree.record and (actor.taken is None or (actor.switches and not self._gate))
+        for name in names:
+            yield direct(name, here, limit) if usual else None
 
     def close(self) -> None:
         """The descriptor is given back; may be called again."""
@@ -449,26 +483,6 @@ class Directory:
 def _check(path: bytes) -> None:
     if not path.startswith(b"/"):
         raise ValueError(f"not an absolute path: {path!r}")
-
-
-def _direct(name: bytes, directory: int, limit: int) -> Regular | None:
-    """The file by its name alone, or None where anything at all is unusual: the full way then finds out what."""
-    try:
-        fd = os.open(name, _DIRECT, dir_fd=directory)
-        try:
-            before = os.fstat(fd)
-            size = before.st_size
-            if size > limit or not stat.S_ISREG(before.st_mode):
-                return None
-            data = os.read(fd, size + 1)
-            after = os.fstat(fd)
-        finally:
-            os.close(fd)
-    except (OSError, ValueError, MemoryError):
-        return None
-    if len(data) != size or after.st_size != size or after.st_mtime_ns != before.st_mtime_ns:
-        return None
-    return Regular(data, Status.of(before))
 
 
 def _content(fd: int, before: os.stat_result, limit: int) -> bytes | TooLarge | None:

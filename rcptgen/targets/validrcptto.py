@@ -108,7 +108,7 @@ class Lowering:
             if len(plain) > BATCH:
                 many.append(plain)
             else:
-                accepted += [name + at for name in plain]
+                accepted += plain.with_end(at)
         batches = self._batches(accepted, refused, many)
         return Lowered(batches, self._widened, self._unsayable, exact, wildcards, len(refused))
 

@@ -61,7 +61,7 @@ class Proof:
         for name in self._taken(table.prefixes, len(table.prefixes)):
             yield name, True
         for names in table.groups.values():
-            for name in self._taken(names, len(names)):
+            for name in self._taken(names, names.count):
                 yield name, False
 
     def _taken(self, names: Iterable[bytes], count: int) -> Iterable[bytes]:
@@ -70,10 +70,14 @@ class Proof:
         self._rules += count
         if self.full:
             return names
-        wanted = -(-max(self.sample - len(self._wanted), 0) // AROUND)
+        missing = self.sample - len(self._wanted)
+        wanted = -(-missing // AROUND) if missing > 0 else 0
         first = -before % SPARSE
         if wanted >= count:
             return names
+        if first + wanted >= count:
+            # Most groups of a large host: their names need not be taken apart.
+            return islice(names, wanted) if wanted else ()
         return chain(islice(names, wanted), islice(names, first + wanted, None, SPARSE))
 
     def __len__(self) -> int:

@@ -44,6 +44,10 @@ class Assignments:
         self._opened: dict[Identity, CdbFile | None] = {}
         self._last: tuple[Identity, bytes, Assigned] | None = None
 
+    def is_open(self, who: Identity) -> bool:
+        """Whether nothing needs to be opened any more to answer `who`."""
+        return who in self._opened
+
     def assigned(self, look: Look, host: bytes) -> Assigned:
         """What `host` stands for.
 

@@ -41,6 +41,12 @@ class Backends:
         """Whether a database may say something else than what was read of it."""
         return any(isinstance(one, sql.SqlBackend) and one.is_stale() for one in self._sql.values())
 
+    def is_cdb(self, who: Identity) -> bool:
+        """Whether `of` is known to answer vpasswd.cdb for every domain that `who` asks for."""
+        if self._config.vpopmail.backend == "auto":
+            return who in self._settings and self._settings[who] is None
+        return self._config.vpopmail.backend == "cdb"
+
     def of(self, look: Look, directory: bytes) -> Backend:
         """The back end of the domain in `directory`."""
         match self._config.vpopmail.backend:

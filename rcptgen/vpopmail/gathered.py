@@ -28,8 +28,8 @@ _SHARES = 32
 _MOST_FLAGS = 4096
 _FEW = 20
 _LEAST_FIELDS = 3
-_FIELDS_OF_USER = 5
-_BETWEEN = b":" + SEPARATOR + b":"
+FIELDS_OF_USER = 5
+BETWEEN = b":" + SEPARATOR + b":"
 _NO_NAMES = (b"", b".", b"..")
 """What never is the last part of the path of a directory of one's own."""
 
@@ -127,7 +127,7 @@ class _Sorted:
 
     def _bulk(self, keys: list[bytes], values: list[bytes]) -> None:
         """Takes all the records: the ordinary ones at once."""
-        if not _are_ordinary(keys, SEPARATOR.join(keys)):
+        if not are_ordinary(keys, SEPARATOR.join(keys)):
             apart = [number for number, key in enumerate(keys) if not _is_ordinary(key)]
             keys, values = self._without(apart, keys, values)
         text = b"".join(values)
@@ -138,17 +138,17 @@ class _Sorted:
             return
         # No record holds a newline: where all have as many fields, those between two records stand in their places.
         width = values[0].count(b":") + 2
-        fields = _BETWEEN.join(values).split(b":")
+        fields = BETWEEN.join(values).split(b":")
         if (
-            width > _FIELDS_OF_USER
+            width > FIELDS_OF_USER
             and len(fields) == len(keys) * width - 1
             and fields[width - 1 :: width].count(SEPARATOR) == len(keys) - 1
         ):
             flags, directories = fields[2::width], fields[4::width]
         else:
-            apart = [number for number, one in enumerate(values) if one.count(b":") < _FIELDS_OF_USER - 1]
+            apart = [number for number, one in enumerate(values) if one.count(b":") < FIELDS_OF_USER - 1]
             keys, values = self._without(apart, keys, values)
-            split = [one.split(b":", _FIELDS_OF_USER) for one in values]
+            split = [one.split(b":", FIELDS_OF_USER) for one in values]
             flags, directories = [one[2] for one in split], [one[4] for one in split]
         shut = self._shut(flags)
         if shut:
@@ -246,7 +246,7 @@ def _twice(hashes: Iterable[int]) -> set[int]:
     return repeated
 
 
-def _are_ordinary(names: list[bytes], joined: bytes) -> bool:
+def are_ordinary(names: list[bytes], joined: bytes) -> bool:
     """Whether all names can be asked for, and be the last part of a path; the same as `_is_ordinary` of each."""
     framed = SEPARATOR + joined + SEPARATOR
     return (

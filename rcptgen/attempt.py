@@ -23,7 +23,7 @@ from rcptgen.reader import State as UnitState
 from rcptgen.request import MOST_LISTED, Held, Outcomes, Output, Progress, Request, Result
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Target, Unsayable, Widened, Writer
-from rcptgen.targets.witness import Proof, Wrong
+from rcptgen.targets.witness import Proof, Wrong, explained
 
 STRETCH = 64
 AHEAD = 3
@@ -240,8 +240,11 @@ class Attempt:
             lowered = target.lower(domain, table)
             for keys, value in lowered.batches:
                 writer.put(keys, value)
-            outcomes.widened_count += len(lowered.widened)
-            outcomes.unsayable_count += len(lowered.unsayable)
+            outcomes.widened_count += len(lowered.widened) + lowered.widened_more
+            outcomes.unsayable_count += len(lowered.unsayable) + lowered.unsayable_more
+            outcomes.losses += lowered.losses
+            if lowered.left_out:
+                outcomes.left_out.add(domain)
             if len(outcomes.widened) < MOST_LISTED:
                 outcomes.widened += lowered.widened
             if len(outcomes.unsayable) < MOST_LISTED:
@@ -340,6 +343,7 @@ class Attempt:
         ]
         if len(found) > MOST_WARNINGS:
             result.warnings.append("and more of this kind: run qmail-newu")
+        self._strict()
         self._prove()
         self._canaries()
         result.status = self._status()
@@ -364,13 +368,23 @@ class Attempt:
             return SourceFailed.status
         return 3 if self.held else 0
 
+    def _strict(self) -> None:
+        """Raises PublishFailed where a format that must not lose anything has lost something."""
+        for target, outcomes in zip(self.run.targets, self.outputs, strict=True):
+            if target.wildcards == "refuse" and outcomes.losses:
+                shown = ", ".join(f"{text_of(one.rule)}: {one.reason}" for one in outcomes.widened[:5])
+                raise PublishFailed(
+                    f"{outcomes.output.target}: {outcomes.losses} rules cannot be said in this format ({shown}); "
+                    "nothing was published"
+                )
+
     def _prove(self) -> None:
         result = self.run.result
         result.witnesses = len(self.proof)
         for target, descriptor, outcomes in zip(self.run.targets, self.descriptors, self.outputs, strict=True):
             reader = target.open(descriptor)
             try:
-                refused, accepted = self.proof.check(reader)
+                refused, accepted = self.proof.check(reader, target.sayable, outcomes.left_out)
             finally:
                 reader.close()
             if refused:
@@ -397,7 +411,8 @@ class Attempt:
             reader = target.open(descriptor)
             try:
                 for text, accepted in canaries:
-                    if reader.answer(os.fsencode(text)).accepted != accepted:
+                    answer = reader.answer(os.fsencode(text))
+                    if answer.accepted != accepted and not answer.undecided:
                         what = "refuses" if accepted else "accepts"
                         raise PublishFailed(f"[guard] the new list {what} {text}; nothing was published")
             finally:
@@ -491,8 +506,7 @@ def _unexplained(accepted: list[Wrong], outcomes: Outcomes) -> list[Wrong]:
     """The false acceptances under a key that the run does not report."""
     if outcomes.widened_count > len(outcomes.widened):
         return []
-    keys = {one.key for one in outcomes.widened}
-    return [one for one in accepted if one.key not in keys]
+    return explained(accepted, outcomes.widened)[1]
 
 
 def _accepts(table: Table) -> bool:

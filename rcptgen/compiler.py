@@ -16,6 +16,7 @@ from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
 from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result
 from rcptgen.targets import target as target_called
+from rcptgen.targets.base import Target
 
 __all__ = ["Held", "Outcomes", "Output", "Progress", "Request", "Result", "compile_host"]
 
@@ -57,7 +58,7 @@ def _workers() -> int:
 def _run(host: Host, config: Config, request: Request, progress: Progress, stack: ExitStack) -> Run:
     """One run, with what it remembers of the last one."""
     result = Result()
-    targets = [target_called(one.target, break_=config.qmail.break_.encode()) for one in request.outputs]
+    targets = [_target(one, config, strict=request.strict) for one in request.outputs]
     state = None
     if request.state is not None and not (request.dry_run and not os.path.isdir(request.state)):
         state = stack.enter_context(State.open(request.state))
@@ -65,6 +66,17 @@ def _run(host: Host, config: Config, request: Request, progress: Progress, stack
     memory = remember(state, files, result.warnings, stack)
     result.first = not memory.exists
     return Run(host, config, request, progress, time.time(), targets, state, memory, Policy(host).domains(), result)
+
+
+def _target(output: Output, config: Config, *, strict: bool) -> Target:
+    """The target of an output, with its options."""
+    return target_called(
+        output.target,
+        break_=config.qmail.break_.encode(),
+        wildcards="refuse" if strict else output.wildcards,
+        options=output.options,
+        plugins=config.plugins.targets,
+    )
 
 
 def _compile(run: Run) -> Result:

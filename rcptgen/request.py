@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from rcptgen.reader import Report
 from rcptgen.targets.base import Unsayable, Widened
@@ -17,11 +18,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One file to publish: a target's name, a path of this machine, a mode."""
+    """One file to publish: a target's name and options, a path of this machine, a mode; see `Target.wildcards`."""
 
     target: str
     path: bytes
     mode: int = 0o644
+    wildcards: str = "widen"
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,7 @@ class Request:
 
     `approve` releases held removals: None for none, an empty set for all.  `state` is the
     state directory, None for none: nothing is then remembered, and every run is the first.
+    `strict` publishes nothing where a format cannot say a rule.
     """
 
     outputs: tuple[Output, ...]
@@ -37,6 +41,7 @@ class Request:
     dry_run: bool = False
     force: bool = False
     full: bool = False
+    strict: bool = False
     approve: frozenset[bytes] | None = None
     wait: float = 0.0
     reason: str = "compile"
@@ -55,7 +60,10 @@ class Held:
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of one output."""
+    """What became of one output.
+
+    `losses` are the widenings that the format is to blame for; of the domains `left_out` it says nothing.
+    """
 
     output: Output
     records: int = 0
@@ -68,6 +76,8 @@ class Outcomes:
     unsayable: list[Unsayable] = field(default_factory=list)
     widened_count: int = 0
     unsayable_count: int = 0
+    losses: int = 0
+    left_out: set[bytes] = field(default_factory=set)
 
 
 @dataclass(slots=True)

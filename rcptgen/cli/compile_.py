@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from rcptgen.cli import Globals, safe
+from rcptgen.cli import Globals, safe, spelled
 from rcptgen.compiler import Held, Outcomes, Output, Progress, Request, Result, compile_host
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
@@ -25,6 +26,7 @@ PATIENCE = 1.0
 REASONS_SHOWN = 8
 NAMES_SHOWN = 5
 UNITS_SHOWN = 10
+_OUTPUT = re.compile(r"([^=,]*(?:,[a-z_]+=[^=,/]*)*)=(.+)", re.DOTALL)
 
 
 @click.command("compile")
@@ -39,13 +41,21 @@ UNITS_SHOWN = 10
 @click.option("--dry-run", is_flag=True, help="Build and verify, publish nothing.")
 @click.option("--force", is_flag=True, help="Publish whatever the guard would hold or a person would have to decide.")
 @click.option("--full", is_flag=True, help="Verify at every rule, not at a sample of a large host's.")
+@click.option("--strict", is_flag=True, help="Publish nothing where a format cannot say a rule (status 1).")
 @click.option(
     "--wait", metavar="SECONDS", type=click.FloatRange(0), default=0.0, help="Wait that long for another run."
 )
 @click.option("--json", "as_object", is_flag=True, help="One JSON object on stdout.")
 @click.pass_obj
 def command(
-    given: Globals, targets: tuple[str, ...], dry_run: bool, force: bool, full: bool, wait: float, as_object: bool
+    given: Globals,
+    targets: tuple[str, ...],
+    dry_run: bool,
+    force: bool,
+    full: bool,
+    strict: bool,
+    wait: float,
+    as_object: bool,
 ) -> int:
     """Read the host and publish the list of its recipients.
 
@@ -61,6 +71,7 @@ def command(
         dry_run=dry_run,
         force=force,
         full=full,
+        strict=strict,
         wait=wait,
         reason="forced" if force else "compile",
     )
@@ -71,15 +82,18 @@ def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run
     """The outputs of this run: those of `-t`, else the configured ones."""
     found = []
     for text in targets:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise click.UsageError(f"-t {shown(os.fsencode(text))}: not TARGET=PATH")
-        found.append(Output(name, os.path.abspath(os.fsencode(path))))
+        parts = _OUTPUT.fullmatch(text)
+        if parts is None:
+            raise click.UsageError(f"-t {shown(os.fsencode(text))}: not TARGET=PATH or TARGET,OPTION=VALUE=PATH")
+        name, options = spelled(parts[1])
+        found.append(Output(name, os.path.abspath(os.fsencode(parts[2])), options=options))
     if found:
         return tuple(found)
     if given.root != b"/" and not dry_run:
         raise click.UsageError("with --root, say where to write: -t TARGET=PATH, or --dry-run")
-    return tuple(Output(one.target, os.fsencode(one.path), one.mode) for one in config.outputs)
+    return tuple(
+        Output(one.target, os.fsencode(one.path), one.mode, one.wildcards, one.options) for one in config.outputs
+    )
 
 
 def perform(given: Globals, config: Config, request: Request, *, as_object: bool) -> int:
@@ -172,6 +186,7 @@ def _output(one: Outcomes) -> dict[str, Any]:
         "refusals": one.refusals,
         "widened_count": one.widened_count,
         "unsayable_count": one.unsayable_count,
+        "left_out": [shown(domain) for domain in sorted(one.left_out)],
         "widened": [
             {
                 **as_json("key", w.key),
@@ -217,6 +232,8 @@ def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> I
         )
         if whole:
             yield from _losses("widened", one.widened_count, [w.reason for w in one.widened])
+            if one.left_out:
+                yield f"  {len(one.left_out)} domains left out"
             yield from _losses("unsayable", one.unsayable_count, [u.reason for u in one.unsayable])
         if verbose:
             for widened in one.widened:

@@ -7,13 +7,12 @@ import os
 
 import click
 
-from rcptgen.cli import Globals, safe
+from rcptgen.cli import Globals, safe, target_of
 from rcptgen.cli.check import outcome_json
 from rcptgen.errors import RcptgenError
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.rules.shown import as_json, shown
-from rcptgen.targets import target as target_called
 
 
 @click.command("explain")
@@ -58,7 +57,7 @@ def _answers(address: bytes, given: Globals) -> list[dict[str, str]]:
     for output in config.outputs:
         member = {"target": output.target, "path": shown(os.fsencode(output.path))}
         try:
-            reader = target_called(output.target, break_=config.qmail.break_.encode()).open(os.fsencode(output.path))
+            reader = target_of(config, None, os.fsencode(output.path)).open(os.fsencode(output.path))
         except RcptgenError as error:
             found.append({**member, "answer": str(error)})
             continue

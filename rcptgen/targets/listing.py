@@ -1,0 +1,115 @@
+"""csv: a table for people, spreadsheets and programs of their own; a header, then one rule a line.
+
+    name,kind of rule,domain,action,what it is
+
+`rule` is `exact`, `prefix` (every name that begins with it) or `domain`.  Lossless: the most
+specific rule decides, an exact name before the longest prefix before the domain.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator
+
+from rcptgen.rules.outcome import Outcome
+from rcptgen.targets.base import Answer, Batch, Line, Prefixes, Says
+from rcptgen.targets.files import Record
+from rcptgen.targets.formats import Get, TextFormat
+
+EXACT, PREFIX = b"=", b"*"
+
+
+class Rules(TextFormat):
+    """Base of the formats that state the rules themselves; inner keys are a mark, a name and `@domain`."""
+
+    says = Says(prefixes=Prefixes.ANY, refuse_exact=True, refuse_prefix=True)
+
+    def key(self, prefix: bytes, domain: bytes) -> bytes:
+        """The inner key of a prefix."""
+        return PREFIX + prefix + b"@" + domain
+
+    def keys(self, names: Iterable[bytes], domain: bytes) -> list[bytes]:
+        """The inner keys of names."""
+        at = b"@" + domain
+        return [EXACT + name + at for name in names]
+
+    def value(self, outcome: Outcome) -> bytes:
+        """The action and the kind of a rule."""
+        return (b"accept," if outcome.accepted else b"refuse,") + outcome.kind.value.encode()
+
+    def bare(self, names: Iterable[bytes]) -> Batch:
+        """Exact rules without a domain."""
+        return [EXACT + name for name in sorted(names)], b"accept,mailbox"
+
+    def look(self, address: bytes, get: Get) -> Answer:
+        """The most specific rule decides."""
+        address = address.lower()
+        for key in inner_keys(address):
+            value = get(key)
+            if value is not None:
+                return Answer(value.startswith(b"accept"), key)
+        return Answer(False, None)
+
+    def line(self, key: bytes, value: bytes) -> Line | None:
+        """The rule that a record states."""
+        local, at, domain = key[1:].rpartition(b"@")
+        accepted = value.startswith(b"accept")
+        if not at:
+            return Line(None, key[1:], False, accepted)
+        return Line(domain, local, key.startswith(PREFIX), accepted)
+
+
+def inner_keys(address: bytes) -> Iterator[bytes]:
+    """The inner keys that stand for an address, the most specific first."""
+    yield EXACT + address
+    local, at, domain = address.rpartition(b"@")
+    if at:
+        for cut in range(len(local), -1, -1):
+            yield PREFIX + local[:cut] + b"@" + domain
+
+
+def parted(key: bytes) -> tuple[bytes, str, bytes]:
+    """The name, the sort of rule and the domain (empty: none) of an inner key."""
+    local, at, domain = key[1:].rpartition(b"@")
+    if not at:
+        return domain, "exact", b""
+    sort = "exact" if key.startswith(EXACT) else "prefix" if local else "domain"
+    return local, sort, domain
+
+
+def joined(name: bytes, sort: str, domain: bytes) -> bytes:
+    """The inner key of a name, a sort of rule and a domain.  Raises ValueError for another sort."""
+    if sort not in ("exact", "prefix", "domain"):
+        raise ValueError(f"no sort of rule is called {sort!r}")
+    mark = EXACT if sort == "exact" else PREFIX
+    return mark + name + b"@" + domain if domain else mark + name
+
+
+class Csv(Rules):
+    """Rules as comma-separated values, in UTF-8."""
+
+    name = "csv"
+    head = b"name,rule,domain,action,kind\r\n"
+    # A byte that is no printable character would be read as a break of the line, or as nothing.
+    bad = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f-\xff]")
+    bad_domain = re.compile(rb"[\x00-\x1f\x7f-\xff]")
+
+    def render(self, keys: Iterable[bytes], value: bytes) -> bytes:
+        """One line for each key."""
+        action, _, kind = value.decode("ascii").partition(",")
+        text = io.StringIO()
+        rows = csv.writer(text)
+        for key in keys:
+            name, sort, domain = parted(key)
+            rows.writerow((name.decode("ascii"), sort, domain.decode("ascii"), action, kind))
+        return text.getvalue().encode("ascii")
+
+    def parse(self, line: bytes) -> Record | None:
+        """The rule that a line states."""
+        try:
+            name, sort, domain, action, kind = next(csv.reader([line.rstrip(b"\r").decode("ascii")], strict=True))
+        except (csv.Error, StopIteration) as error:
+            raise ValueError(str(error)) from None
+        return Record(joined(name.encode(), sort, domain.encode()), f"{action},{kind}".encode(), sort != "exact")

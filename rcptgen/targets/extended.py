@@ -31,7 +31,7 @@ class Extended(Lines):
 
     def adapt(self, said: Said) -> None:
         """A prefix lets in the name in front of it, a name its extensions."""
-        if said.whole.accepted or not self.extension:
+        if not self.extension or (said.whole.accepted and not said.widened):
             return
         names = [names for _, names in said.accepted]
         kept = []

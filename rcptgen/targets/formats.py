@@ -20,7 +20,7 @@ from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Answer, Batch, Line, Lowered, Reader, Says, Unsayable, Writer
 from rcptgen.targets.files import CdbReader, Record, TextReader, TextWriter
-from rcptgen.targets.lowering import Lowering, Said
+from rcptgen.targets.lowering import Lowering, Said, spellable
 
 BATCH = 20_000
 """Names of one outcome that are put in order with the other keys of their domain; more follow behind them."""
@@ -106,9 +106,7 @@ class Format(ABC):
         """Whether the bytes of an address can stand in the file at all."""
         if self.bad_domain is not None and self.bad_domain.search(domain):
             return False
-        if not self.newlines and b"\n" in local:
-            return False
-        return self.bad is None or not self.bad.search(local)
+        return spellable(self, local)
 
     def lower(self, domain: bytes, table: Table) -> Lowered:
         """The records that say `table` for `domain`: accepting more where they must, never less."""

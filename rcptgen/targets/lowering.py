@@ -192,7 +192,7 @@ class Lowering:
         says = self._form.says
         if not prefix:
             return True
-        if not accepted and not says.refuse_prefix:
+        if (not accepted and not says.refuse_prefix) or not spellable(self._form, prefix):
             return False
         if says.prefixes is Prefixes.ANY:
             return True
@@ -218,7 +218,7 @@ class Lowering:
 
     def _above(self, name: bytes) -> bytes:
         """The longest sayable prefix that is shorter than `name`, whether or not a rule stands there."""
-        return next(self._cuts(name[:-1]), b"")
+        return next((cut for cut in self._cuts(name[:-1]) if spellable(self._form, cut)), b"")
 
     def _prefixes(self) -> None:
         """What is said at each sayable prefix: the rules that stand there, then the widenings from below."""
@@ -236,7 +236,7 @@ class Lowering:
             if not said:
                 key, self._said[above] = self._key(above), WIDER
             if not self._truth(above):
-                self._widen(key, prefix, True, outcome, self._unsaid(True), loss=True)
+                self._widen(key, prefix, True, outcome, self._unsaid(prefix, True), loss=True)
             elif outcome.widened:
                 self._widen(key, prefix, True, outcome, outcome.reason)
 
@@ -247,15 +247,17 @@ class Lowering:
                 continue
             key, said = self._answer(prefix)
             if said:
-                self._widen(key, prefix, True, outcome, self._unsaid(False), loss=True)
+                self._widen(key, prefix, True, outcome, self._unsaid(prefix, False), loss=True)
 
-    def _unsaid(self, accepted: bool) -> str:
+    def _unsaid(self, prefix: bytes, accepted: bool) -> str:
         what = "prefix" if accepted else "refused prefix"
         says = self._form.says
         if says.prefixes is Prefixes.NONE:
             return f"a {what}, and the format has none"
         if not accepted and not says.refuse_prefix:
             return "a refused prefix, and the format has none"
+        if not spellable(self._form, prefix):
+            return f"a {what} that the format has no spelling for"
         if says.prefixes is Prefixes.FIRST:
             return f"a {what} that does not end at its first break character"
         return f"a {what} that does not end at a break character"
@@ -301,6 +303,11 @@ class Lowering:
         found = outcome.at(name)
         rule = rule_text(name, False, outcome, self._domain)
         self._out.unsayable.append(Unsayable(rule, reason, found.file, found.line))
+
+
+def spellable(form: Form, name: bytes) -> bool:
+    """Whether the bytes of a name can stand in the file."""
+    return (form.newlines or b"\n" not in name) and (form.bad is None or not form.bad.search(name))
 
 
 def _bad(form: Form, names: Names) -> list[bytes]:

@@ -15,7 +15,7 @@ from rcptgen.targets.addresses import Form, Lines
 from rcptgen.targets.base import Answer, Batch, Line, Says, Widened
 from rcptgen.targets.files import Record
 from rcptgen.targets.formats import Get, Options
-from rcptgen.targets.lowering import Said
+from rcptgen.targets.lowering import WIDER, Said
 
 MARK = b"-"
 
@@ -59,6 +59,8 @@ class Morevalidrcptto(Lines):
             for name, outcome in refused.items():
                 if name.startswith(MARK) and name[1:] in refused:
                     self._met(said, name, outcome)
+                if said.whole is WIDER and MARK + name not in refused:
+                    self._met(said, MARK + name, outcome)
         else:
             dash = next((outcome for outcome, names in said.accepted if MARK in names), None)
             if dash is None:
@@ -67,7 +69,7 @@ class Morevalidrcptto(Lines):
 
     @staticmethod
     def _met(said: Said, name: bytes, outcome: Outcome) -> None:
-        found = outcome.at(name)
+        found = outcome.at(name.removeprefix(MARK))
         rule = b"!" + name + b"@" + said.domain
         reason = "the key that refuses the name behind its - is this address, too"
         said.widened.append(Widened(name + b"@" + said.domain, rule, reason, found.file, found.line))

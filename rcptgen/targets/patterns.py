@@ -43,15 +43,27 @@ class Patterns(TextFormat):
     """In front of the pattern of a whole domain."""
     accept = b"DUNNO"
 
+    def asked(self, name: bytes) -> bytes:
+        """The local part as the consumer compares it."""
+        return name
+
+    def unasked(self, name: bytes) -> bytes:
+        """The local part that is compared as `name`."""
+        return name
+
+    def beginning(self, prefix: bytes) -> bytes:
+        """What matches `prefix` where a local part begins."""
+        return escaped(prefix)
+
     def key(self, prefix: bytes, domain: bytes) -> bytes:
         """The pattern of a prefix, or of the whole domain."""
         at = b"@" + escaped(domain) + self.end
-        return self.begin + escaped(prefix) + b".*" + at if prefix else self.whole + at
+        return self.begin + self.beginning(prefix) + b".*" + at if prefix else self.whole + at
 
     def keys(self, names: Iterable[bytes], domain: bytes) -> list[bytes]:
         """The patterns of names."""
         at = b"@" + escaped(domain) + self.end
-        return [self.begin + escaped(name) + at for name in names]
+        return [self.begin + escaped(self.asked(name)) + at for name in names]
 
     def batches(self, said: Said) -> Iterator[Batch]:
         """The most specific patterns first: the first that matches decides."""
@@ -89,7 +101,7 @@ class Patterns(TextFormat):
         keys += [self.key(local[:cut], domain) for cut in range(len(local), -1, -1)]
         for key in keys:
             value = get(key)
-            if value is not None and self._matches(key, address):
+            if value is not None and self._matches(key, self.asked(local) + b"@" + domain):
                 return Answer(value == self.accept, key)
         return Answer(False, None, undecided=True)
 
@@ -104,7 +116,7 @@ class Patterns(TextFormat):
             return Line(meant(text[len(self.whole) + 1 :]), b"", True, value == self.accept)
         local, _, domain = text[len(self.begin) :].rpartition(b"@")
         name = local.removesuffix(b".*")
-        return Line(meant(domain), meant(name), name != local, value == self.accept)
+        return Line(meant(domain), self.unasked(meant(name)), name != local, value == self.accept)
 
 
 @lru_cache(maxsize=4096)

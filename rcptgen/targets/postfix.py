@@ -16,7 +16,8 @@ from rcptgen.targets.formats import Options
 
 # Postfix folds the case of what is not ASCII, too, and asks nothing for what is not UTF-8.
 EIGHT_BIT = re.compile(rb"[\x00\x80-\xff]")
-TEXT = re.compile(rb"[\x00-\x09\x0b-\x20\x7f-\xff]|^#", re.MULTILINE)
+# postmap takes quotes for its own, a leading # for a comment.
+TEXT = re.compile(rb'[\x00-\x09\x0b-\x20"\x7f-\xff]|^#', re.MULTILINE)
 
 
 class Postfix(Addresses):

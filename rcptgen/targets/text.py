@@ -5,7 +5,7 @@
     !joe-shop-spam@example.org
     *@backup.example
 
-Whatever is not printable ASCII, and `\\`, `*` and `!` in a name, is written as `\\xHH`.
+Whatever is not printable ASCII, and `\\`, `*`, `!` and `#` in a name, is written as `\\xHH`.
 Lossless: the most specific rule decides.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from rcptgen.targets.files import Record
 from rcptgen.targets.listing import EXACT, PREFIX, Rules
 
-_ODD = re.compile(rb"[^!-~]|[\\*!]")
+_ODD = re.compile(rb"[^!-~]|[\\*!#]")
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
 
 

@@ -12,8 +12,9 @@ from typing import ClassVar
 
 from rcptgen.rules.outcome import Outcome
 from rcptgen.targets.addresses import Addresses, Form
-from rcptgen.targets.base import Answer, Line, Says
+from rcptgen.targets.base import Answer, Line, Says, Widened
 from rcptgen.targets.formats import Get, Options
+from rcptgen.targets.lowering import Said
 from rcptgen.targets.postfix import EIGHT_BIT, TEXT
 
 
@@ -29,11 +30,17 @@ class PostfixAccess(Addresses):
     text_bad = TEXT
     cdb_bad = EIGHT_BIT
     bad_domain = EIGHT_BIT
-    above = "a domain of the file above this one"
+    above = "the key of an open domain stands for the domains below it that have no key of their own"
 
     def value(self, outcome: Outcome) -> bytes:
         """The action."""
         return self.accept if outcome.accepted else self.refuse
+
+    def adapt(self, said: Said) -> None:
+        """An open domain opens what is below it."""
+        if said.whole.accepted:
+            found = said.whole
+            said.widened.append(Widened(b"", b"*@" + said.domain, self.above, found.file, found.line))
 
     def look(self, address: bytes, get: Get) -> Answer:
         """The address, its domain, and every domain above."""

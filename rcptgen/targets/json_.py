@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from rcptgen.rules.shown import as_json
 from rcptgen.targets.files import Record
-from rcptgen.targets.listing import Rules, joined, parted
+from rcptgen.targets.listing import Rules, joined, parted, plainly
 
 
 class Json(Rules):
@@ -25,15 +25,19 @@ class Json(Rules):
     head = b'{"version": 1, "format": "rcptgen rules"}\n'
     foot = b'{"end": true}\n'
 
-    def render(self, keys: Iterable[bytes], value: bytes) -> bytes:
+    def render(self, keys: Sequence[bytes], value: bytes) -> bytes:
         """One object for each key."""
         action, _, kind = value.decode("ascii").partition(",")
-        lines = []
+        what = f'"action": "{action}", "kind": "{kind}"'.encode()
+        lines = plainly(keys, rb'{"name": "\1", "rule": "exact", "domain": "\2", ' + what + b"}")
+        if lines is not None:
+            return lines
+        found = []
         for key in keys:
             name, sort, domain = parted(key)
             members = {**as_json("name", name), "rule": sort, **as_json("domain", domain)}
-            lines.append(json.dumps({**members, "action": action, "kind": kind}) + "\n")
-        return "".join(lines).encode("ascii")
+            found.append(json.dumps({**members, "action": action, "kind": kind}) + "\n")
+        return "".join(found).encode("ascii")
 
     def parse(self, line: bytes) -> Record | None:
         """The rule that an object states."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 
 from rcptgen.targets.files import Record
-from rcptgen.targets.listing import EXACT, PREFIX, Rules
+from rcptgen.targets.listing import EXACT, PREFIX, Rules, plainly
 
 _ODD = re.compile(rb"[^!-~]|[\\*!#]")
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")
@@ -30,6 +30,9 @@ class Text(Rules):
     def render(self, keys: Sequence[bytes], value: bytes) -> bytes:
         """One line for each key."""
         refusal = b"" if value.startswith(b"accept") else b"!"
+        lines = plainly(keys, refusal + rb"\1@\2")
+        if lines is not None:
+            return lines
         return b"".join(refusal + _written(key) + b"\n" for key in keys)
 
     def parse(self, line: bytes) -> Record | None:

@@ -7,15 +7,16 @@ what it must be.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rcptgen.errors import ConfigurationError
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
 from rcptgen.targets.addresses import Addresses
-from rcptgen.targets.base import Answer, Line, Lowered, Says
+from rcptgen.targets.base import Answer, Batch, Line, Lowered, Says
 from rcptgen.targets.files import Record
 from rcptgen.targets.formats import Get, Options
+from rcptgen.targets.lowering import Said
 
 DEFAULT = b"# default="
 
@@ -57,6 +58,15 @@ class RcptMap(Addresses):
     def key(self, prefix: bytes, domain: bytes) -> bytes:
         """The comment that says what the plugin's default must be."""
         return DEFAULT
+
+    def batches(self, said: Said) -> Iterator[Batch]:
+        """The comment comes first."""
+        yield [DEFAULT], self.value(said.whole)
+        yield from super().batches(said)
+
+    def wilds(self, said: Said) -> list[tuple[bytes, Outcome]]:
+        """The domain is in the comment."""
+        return []
 
     def render(self, keys: Sequence[bytes], value: bytes) -> bytes:
         """A line for each key; the comment has no blank."""

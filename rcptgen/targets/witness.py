@@ -45,7 +45,8 @@ class Proof:
         for address, local in self._addresses(domain, table):
             found = table.match(local.lower())
             self._wanted.append((address, found is not None and found.accepted))
-        self._wanted.append((UNKNOWN + b"@" + NEIGHBOUR + domain, False))
+        if self.full or len(self._wanted) < SAMPLE:
+            self._wanted.append((UNKNOWN + b"@" + NEIGHBOUR + domain, False))
 
     def add_lines(self, domain: bytes, table: Table | None, lines: Iterable[Line]) -> None:
         """Takes what a file itself holds of a domain (None: it is no domain of the host) as witnesses."""

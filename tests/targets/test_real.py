@@ -6,6 +6,7 @@ Postfix, Exim and OpenSMTPD are asked over SMTP, rbldnsd by DNS; see mailservers
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -314,3 +315,60 @@ def _listening(log: Path) -> None:
     while b"started" not in log.read_bytes():
         assert time.monotonic() < end, log.read_bytes()
         time.sleep(0.05)
+
+
+# --- qpsmtpd -------------------------------------------------------------------------------------
+
+HARNESS = r"""
+use strict;
+use Qpsmtpd;
+use Qpsmtpd::Constants;
+my ($plugin, $file, @settings) = @ARGV;
+open my $in, '<', $plugin or die;
+my $code = do { local $/; <$in> };
+package Rcpt; sub user { $_[0]{user} } sub host { $_[0]{host} }
+package Tried; our @ISA = ('Qpsmtpd');
+sub qp { $_[0] } sub log { }
+sub config { $_[0]->_config_from_file($file, 'list') }
+eval "no strict;\n$code\n1" or die $@;
+package main;
+my $tried = bless {}, 'Tried';
+$tried->register(undef, @settings) if $tried->can('register') && @settings;
+binmode STDIN; binmode STDOUT;
+while (<STDIN>) {
+    chomp;
+    my ($user, $host) = map { pack 'H*', $_ } split /,/;
+    my ($said) = $tried->hook_rcpt(undef, bless {user => $user, host => $host}, 'Rcpt');
+    print return_code($said), "\n";
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("rcpt-regexp", {}), ("rcpt-map", {"domain": "example.org"}), ("rcpt-map", {"domain": "hostile.example"})],
+    ids=["regexp", "map", "hostile map"],
+)
+def test_qpsmtpd(
+    tree: MailServers, site: dict[bytes, Table], tmp_path: Path, name: str, options: dict[str, Any]
+) -> None:
+    """The plugin's own code is asked, with its own reading of the file."""
+    addresses = [one for one in witnesses(site) if one.rpartition(b"@")[0]]
+    with compiled(name, site, options) as found:
+        (tmp_path / "list").write_bytes(found.content)
+        default = found.content.partition(b"\n")[0].removeprefix(b"# default=").decode().replace(" ", "_")
+        settings = ["file", str(tmp_path / "list"), "domain", options["domain"]] if options else []
+        settings += ["default", default.replace("DENY_", "DENY=")] if options else []
+        plugin = tree.program(f"usr/share/qpsmtpd/plugins/{name.replace('-', '_')}")
+        asked_hex = "".join(f"{one.rpartition(b'@')[0].hex()},{one.rpartition(b'@')[2].hex()}\n" for one in addresses)
+        done = subprocess.run(
+            ["perl", f"-I{tree.tree}/usr/share/perl5", "-e", HARNESS, plugin, str(tmp_path / "list"), *settings],
+            input=asked_hex.encode(),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        replies = done.stdout.split()
+        assert set(replies) == {b"DECLINED", b"DENY"}
+        said = {one: reply == b"DECLINED" for one, reply in zip(addresses, replies, strict=True)}
+        assert disagreeing(found, addresses, said, undecided=True) == []

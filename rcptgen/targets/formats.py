@@ -229,7 +229,7 @@ class TextFormat(Format):
 def _dropped(said: Said) -> Lowered:
     """A domain that is left to another checker, with what the format could not say of it."""
     reason = "left out, so that another checker decides: "
-    rules = [Unsayable(one.rule, reason + one.reason, one.file, one.line) for one in said.widened]
+    rules = [Unsayable(one.rule, reason + one.reason, one.file, one.line) for one in said.widened if one.key]
     return Lowered((), [], rules + said.unsayable, unsayable_more=said.widened_more, left_out=True)
 
 

@@ -33,7 +33,8 @@ class RcptMap(Addresses):
     name = "rcpt-map"
     options = Domain
     says = Says(refuse_exact=True, refuse_whole=True, undecided=True)
-    accept = b"DECLINED"
+    # Without a message the plugin would take the end of the line for a part of the code.
+    accept = b"DECLINED a recipient"
     refuse = b"DENY No such user."
 
     def configure(self) -> None:
@@ -69,8 +70,10 @@ class RcptMap(Addresses):
         return []
 
     def render(self, keys: Sequence[bytes], value: bytes) -> bytes:
-        """A line for each key; the comment has no blank."""
-        return b"".join(key + (b"" if key == DEFAULT else b" ") + value + b"\n" for key in keys)
+        """A line for each key; the comment is spelled as the plugin's own argument."""
+        if DEFAULT in keys:
+            return DEFAULT + value.replace(b" ", b"=", 1).replace(b" ", b"_") + b"\n"
+        return super().render(keys, value)
 
     def look(self, address: bytes, get: Get) -> Answer:
         """The address, then the default."""

@@ -13,7 +13,7 @@ from rcptgen.errors import ConfigurationError
 from rcptgen.publish.cdb import CdbWriter
 from rcptgen.targets.base import Answer, Line, Reader, Says, Writer
 from rcptgen.targets.files import CdbReader, Record
-from rcptgen.targets.formats import Get, Options, TextFormat, address_line
+from rcptgen.targets.formats import Get, Options, TextFormat
 
 WORDS = re.compile(rb"[\x00-\x09\x0b-\x20\x7f]|^#", re.MULTILINE)
 """What a line of words cannot hold; names are joined by newlines."""
@@ -76,7 +76,13 @@ class Addresses(TextFormat):
 
     def line(self, key: bytes, value: bytes) -> Line | None:
         """The rule that a record states."""
-        return address_line(key, self.judged(key, value).accepted, self.whole)
+        accepted = self.judged(key, value).accepted
+        local, at, domain = key.rpartition(b"@")
+        if not at:
+            return None if self.whole else Line(key, b"", True, accepted)
+        if local + at == self.whole:
+            return Line(domain, b"", True, accepted)
+        return Line(domain, local, False, accepted)
 
     def tail(self, value: bytes) -> bytes:
         """The value, behind a blank."""

@@ -231,11 +231,3 @@ def _dropped(said: Said) -> Lowered:
     reason = "left out, so that another checker decides: "
     rules = [Unsayable(one.rule, reason + one.reason, one.file, one.line) for one in said.widened if one.key]
     return Lowered((), [], rules + said.unsayable, unsayable_more=said.widened_more, left_out=True)
-
-
-def address_line(key: bytes, accepted: bool, whole: bytes = b"@") -> Line:
-    """The rule of an address as a key; `whole` stands in front of a domain that is meant as a whole."""
-    if key.startswith(whole) and b"@" not in key[len(whole) :]:
-        return Line(key[len(whole) :], b"", True, accepted)
-    local, at, domain = key.rpartition(b"@")
-    return Line(domain if at else None, local if at else key, False, accepted)

@@ -11,66 +11,27 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from rcptgen.rules.outcome import Outcome
-from rcptgen.targets.base import Answer, Batch, Line, Prefixes, Says
 from rcptgen.targets.files import Record
-from rcptgen.targets.formats import Get, TextFormat
-
-EXACT, PREFIX = b"=", b"*"
+from rcptgen.targets.formats import TextFormat
+from rcptgen.targets.stated import EXACT, PREFIX, Stated
 
 _PLAIN = re.compile(rb"^=([A-Za-z0-9._+-]+)@([A-Za-z0-9.-]+)$", re.MULTILINE)
 _ALL_PLAIN = re.compile(rb"(?:=[A-Za-z0-9._+-]+@[A-Za-z0-9.-]+\n)+")
 
 
-class Rules(TextFormat):
-    """Base of the formats that state the rules themselves; inner keys are a mark, a name and `@domain`."""
+class Rules(Stated, TextFormat):
+    """Base of the texts that state the rules."""
 
-    says = Says(prefixes=Prefixes.ANY, refuse_exact=True, refuse_prefix=True)
-
-    def key(self, prefix: bytes, domain: bytes) -> bytes:
-        """The inner key of a prefix."""
-        return PREFIX + prefix + b"@" + domain
-
-    def keys(self, names: Iterable[bytes], domain: bytes) -> list[bytes]:
-        """The inner keys of names."""
-        at = b"@" + domain
-        return [EXACT + name + at for name in names]
+    def accepts(self, value: bytes) -> bool:
+        """Whether the action is `accept`."""
+        return value.startswith(b"accept")
 
     def value(self, outcome: Outcome) -> bytes:
         """The action and the kind of a rule."""
         return (b"accept," if outcome.accepted else b"refuse,") + outcome.kind.value.encode()
-
-    def bare(self, names: Iterable[bytes]) -> Batch:
-        """Exact rules without a domain."""
-        return [EXACT + name for name in sorted(names)], b"accept,mailbox"
-
-    def look(self, address: bytes, get: Get) -> Answer:
-        """The most specific rule decides."""
-        address = address.lower()
-        for key in inner_keys(address):
-            value = get(key)
-            if value is not None:
-                return Answer(value.startswith(b"accept"), key)
-        return Answer(False, None)
-
-    def line(self, key: bytes, value: bytes) -> Line | None:
-        """The rule that a record states."""
-        local, at, domain = key[1:].rpartition(b"@")
-        accepted = value.startswith(b"accept")
-        if not at:
-            return Line(None, key[1:], False, accepted)
-        return Line(domain, local, key.startswith(PREFIX), accepted)
-
-
-def inner_keys(address: bytes) -> Iterator[bytes]:
-    """The inner keys that stand for an address, the most specific first."""
-    yield EXACT + address
-    local, at, domain = address.rpartition(b"@")
-    if at:
-        for cut in range(len(local), -1, -1):
-            yield PREFIX + local[:cut] + b"@" + domain
 
 
 def parted(key: bytes) -> tuple[bytes, str, bytes]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from rcptgen.rules.outcome import Outcome
 from rcptgen.targets.addresses import Addresses, Form
-from rcptgen.targets.base import Answer, Line, Says, Widened
+from rcptgen.targets.base import Answer, Says, Widened
 from rcptgen.targets.formats import Get, Options
 from rcptgen.targets.lowering import Said
 from rcptgen.targets.postfix import EIGHT_BIT, TEXT
@@ -57,9 +57,3 @@ class PostfixAccess(Addresses):
                 return Answer(found.accepted, domain, step=step)
             domain, step = domain.partition(b".")[2], self.above
         return self.unlisted(address)
-
-    def line(self, key: bytes, value: bytes) -> Line | None:
-        """The rule that a record states."""
-        accepted = self.judged(key, value).accepted
-        local, at, domain = key.rpartition(b"@")
-        return Line(domain, local, False, accepted) if at else Line(key, b"", True, accepted)

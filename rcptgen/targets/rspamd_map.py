@@ -7,7 +7,7 @@ A set map: a key a line, in lower case.  Rspamd asks it for the whole result of 
 from __future__ import annotations
 
 from rcptgen.targets.addresses import Lines
-from rcptgen.targets.base import Answer, Line
+from rcptgen.targets.base import Answer
 
 
 class RspamdMap(Lines):
@@ -19,8 +19,3 @@ class RspamdMap(Lines):
     def judged(self, key: bytes, value: bytes) -> Answer:
         """Any hit is valid."""
         return Answer(True, key)
-
-    def line(self, key: bytes, value: bytes) -> Line | None:
-        """The rule that a line states."""
-        local, at, domain = key.rpartition(b"@")
-        return Line(domain, local, False, True) if at else Line(key, b"", True, True)

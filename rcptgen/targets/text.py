@@ -15,7 +15,8 @@ import re
 from collections.abc import Sequence
 
 from rcptgen.targets.files import Record
-from rcptgen.targets.listing import EXACT, PREFIX, Rules, plainly
+from rcptgen.targets.listing import Rules, plainly
+from rcptgen.targets.stated import EXACT, PREFIX
 
 _ODD = re.compile(rb"[^!-~]|[\\*!#]")
 _ESCAPE = re.compile(rb"\\x([0-9a-f]{2})")

@@ -34,8 +34,8 @@ class Extended(Lines):
         if not self.extension or (said.whole.accepted and not said.widened):
             return
         names = [names for _, names in said.accepted]
-        kept = []
-        for prefix, outcome in said.prefixes:
+        prefixes, kept = said.prefixes, []
+        for prefix, outcome in prefixes:
             if any(prefix[:-1] in some for some in names):
                 continue
             kept.append((prefix, outcome))
@@ -48,7 +48,9 @@ class Extended(Lines):
             else:
                 said.widened_more += 1
         said.prefixes = kept
-        if any(names):
+        said_too = {prefix for prefix, outcome in prefixes if outcome.accepted}
+        extended = (one for some in names for one in some if self.extension not in one)
+        if any(one + self.extension not in said_too for one in extended):
             rule = b"*" + self.extension + b"*@" + said.domain
             said.widened.append(Widened(b"", rule, STEP, b"", 0))
             said.losses += 1

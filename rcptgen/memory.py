@@ -77,7 +77,7 @@ class Memory:
 def remember(
     state: State | None, files: Sequence[tuple[Target, bytes]], warnings: list[str], stack: ExitStack
 ) -> Memory:
-    """What was published last: from the state where it made the files, else from the first of the files themselves.
+    """What was published last: from the state where it made the files, else from the first of the files that can tell.
 
     Without a state directory nothing is remembered.  What was opened stays open as long as
     `stack`; why something was not used is added to `warnings`.
@@ -88,7 +88,7 @@ def remember(
     if generation is not None:
         return Memory.of_generation(stack.enter_context(generation))
     for target, path in files:
-        if not os.path.exists(path):
+        if not target.remembers or not os.path.exists(path):
             continue
         try:
             reader = target.open(path)

@@ -158,7 +158,13 @@ class Target(Protocol):
 
     name: str
     wildcards: str
-    """`widen`; `drop-domain` leaves a domain with losses out; `refuse` publishes nothing then."""
+    """What becomes of rules that the format cannot say.
+
+    `widen`; `drop-domain` leaves a domain with losses out; `refuse` publishes nothing then.
+    """
+
+    remembers: bool
+    """Whether a file states the rules it was made from, so that a later run may be compared with it."""
 
     def sayable(self, local: bytes, domain: bytes) -> bool:
         """Whether the bytes of an address can stand in the file at all."""

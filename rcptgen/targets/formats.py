@@ -41,6 +41,7 @@ class Format(ABC):
     name: str
     options: ClassVar[type[Options]] = Options
     says: Says
+    remembers = False
     lone = False
     double_end = b""
     bad: re.Pattern[bytes] | None = None

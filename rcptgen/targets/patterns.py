@@ -36,6 +36,7 @@ class Patterns(TextFormat):
     """Base: a key is a whole pattern, `begin` and `end` included; a value is what a match does."""
 
     says = Says(prefixes=Prefixes.ANY, refuse_exact=True, refuse_prefix=True, refuse_whole=True, undecided=True)
+    remembers = True
     newlines = True
     begin = b"/^"
     end = b"$/"

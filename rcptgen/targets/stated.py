@@ -21,6 +21,7 @@ POSTMASTER = Outcome(Verdict.DELIVER, Kind.MAILBOX, "an address without a domain
 class Stated(Format):
     """Base of what is lossless but for bytes that it cannot spell."""
 
+    remembers = True
     says = Says(prefixes=Prefixes.ANY, refuse_exact=True, refuse_prefix=True)
 
     @abstractmethod

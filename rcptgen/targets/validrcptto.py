@@ -23,6 +23,7 @@ class Validrcptto(CdbFormat):
 
     name = "validrcptto"
     says = Says(prefixes=Prefixes.BREAK, refuse_exact=True, refuse_prefix=True)
+    remembers = True
     lone = True
 
     def configure(self) -> None:

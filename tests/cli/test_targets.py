@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -99,6 +100,17 @@ def test_a_domain_is_left_to_the_next_checker(site: Site) -> None:
     assert output["left_out"] == ["example.org", "mail.example.org"]
     reasons = {one["reason"] for one in output["unsayable"]}
     assert "left out, so that another checker decides: a prefix, and the format has none" in reasons
+
+
+@pytest.mark.parametrize("name", ["dnset", "haraka", "postfix", "json", "postfix-pcre"])
+def test_a_file_without_its_state_is_no_reason_to_hold_anything(site: Site, name: str) -> None:
+    """What a lossy file says is not what the rules were."""
+    first = site.run("compile", "-t", f"{name}={site.file}")
+    content = site.content
+    shutil.rmtree(site.state)
+    again = site.run("compile", "-t", f"{name}={site.file}")
+    assert (first.status, again.status) == (0, 0), again
+    assert site.content == content
 
 
 def test_every_target_has_its_section() -> None:

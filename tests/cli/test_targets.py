@@ -92,6 +92,19 @@ def test_options_and_policies_of_the_configuration(tmp_path: Path) -> None:
         parse(b'[[output]]\ntarget = "text"\npath = "/y"\nwildcards = "open"\n', "c", option_names)
 
 
+def test_a_configured_output_is_known_by_its_path(site: Site) -> None:
+    conf = site.top / "c.toml"
+    conf.write_text(f'[[output]]\ntarget = "postfix-access"\npath = "{site.file}"\nform = "text"\n')
+    assert site.run("compile", "-t", f"postfix-access,form=text={site.file}").status == 0
+    asked = called("--config", conf, "query", site.file, "joe@example.org", "spam@shop.example")
+    assert [line.split("\t") for line in asked.out.splitlines()] == [
+        ["accept", "joe@example.org", "joe@example.org"],
+        ["refuse", "spam@shop.example", "spam@shop.example"],
+    ]
+    assert "!spam@shop.example" in called("--config", conf, "dump", site.file).out
+    assert site.run("--config", conf, "verify", site.file).status == 0
+
+
 def test_a_domain_is_left_to_the_next_checker(site: Site) -> None:
     conf = site.top / "c.toml"
     conf.write_text(f'[[output]]\ntarget = "morevalidrcptto"\npath = "{site.file}"\nwildcards = "drop-domain"\n')

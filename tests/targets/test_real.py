@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import parts
 import pytest
 from everytarget import ACCEPT, HOSTILE, REFUSE, Compiled, beside, compiled
 from mailservers import CannotFetch, MailServers, asked, free_ports, resolved, spelled
@@ -50,11 +52,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> MailServers:
 
 
 @pytest.fixture
-def tree(servers: MailServers, part: Callable[[str], None]) -> MailServers:
+def tree(servers: MailServers) -> MailServers:
     try:
         servers.fetch()
     except CannotFetch as error:
-        if "mailservers" in os.environ.get("RCPTGEN_REQUIRE", ""):
+        if "mailservers" in parts.required():
             raise
         pytest.skip(f"SKIPPED PART: mailservers: {error}")
     return servers
@@ -323,8 +325,6 @@ def test_rbldnsd(tree: MailServers, site: dict[bytes, Table], tmp_path: Path) ->
 
 
 def _listening(log: Path) -> None:
-    import time
-
     end = time.monotonic() + 10
     while b"started" not in log.read_bytes():
         assert time.monotonic() < end, log.read_bytes()

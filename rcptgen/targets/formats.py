@@ -25,8 +25,6 @@ from rcptgen.targets.lowering import Lowering, Said, spellable
 BATCH = 20_000
 """Names of one outcome that are put in order with the other keys of their domain; more follow behind them."""
 
-WILDCARDS = ("widen", "drop-domain", "refuse")
-
 Get = Callable[[bytes], bytes | None]
 """The value under a key of a file, or None."""
 

@@ -307,3 +307,45 @@ def test_a_proof_asks_the_neighbours_too() -> None:
         assert accepted
         assert refused
     assert len(target_names(["of-others"])) == len(target_names()) + 1
+
+
+MANY = """
+import os, sys
+from rcptgen.rules.names import Names
+from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.table import Table
+from rcptgen.targets import target
+from rcptgen.targets.witness import Proof
+
+name, file, names = sys.argv[1:]
+accept = Outcome(Verdict.DELIVER, Kind.VPOPMAIL, "a mailbox")
+table = Table.of_groups({accept: Names.of_sorted(open(names, "rb").read())}, {})
+chosen, proof = target(name), Proof()
+descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+writer = chosen.writer(descriptor)
+for keys, value in chosen.lower(b"big.example", table).batches:
+    writer.put(keys, value)
+records = writer.finish()
+proof.add(b"big.example", table)
+reader = chosen.open(descriptor)
+wrong = proof.check(reader, chosen.sayable)
+reader.close()
+size = open("/proc/self/status").read().partition("VmHWM:")[2].split()[0]
+print(records, len(wrong[0]), len(wrong[1]), int(size) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["validrcptto", "rcptgen", "json", "text", "postfix", "postfix-pcre", "ldif", "dnset"])
+def test_a_million_names_are_written_and_proved_in_little_memory(name: str, tmp_path: Path) -> None:
+    (tmp_path / "names").write_bytes(b"\n".join(b"user%07d" % number for number in range(1_100_000)))
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, name, tmp_path / "file", tmp_path / "names"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    records, refused, accepted, size = map(int, done.stdout.split())
+    assert records in (1_100_000, 1_100_001)  # some say of the domain that it is closed
+    assert (refused, accepted) == (0, 0)
+    assert size < 100

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import groupby
-from operator import attrgetter, itemgetter
+from operator import itemgetter
 from typing import Any
 
 from rcptgen.config import Config
@@ -31,7 +31,7 @@ from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.standing import Standing, Written
 from rcptgen.targets.base import Lowered, Reader, Target, Unsayable, Writer
-from rcptgen.targets.witness import SAMPLE, UNKNOWN, Proof, Wrong
+from rcptgen.targets.witness import SAMPLE, UNKNOWN, Proof, Wrong, explained
 
 POSTMASTER = b"postmaster"
 _ACCEPTED = Outcome(Verdict.DELIVER, Kind.UNKNOWN, "accepted without a domain")
@@ -151,7 +151,7 @@ class Build:
         for written, writer, outcomes in zip(standing.written, self._writers, self.outputs, strict=True):
             for keys, value in written.batches():
                 writer.put(keys, value)
-            self._count(outcomes, written.said)
+            self._count(domain, outcomes, written.said)
         self.kinds.update(dict(standing.kinds))
         self.accepted += standing.accepted
 
@@ -166,7 +166,7 @@ class Build:
                 writer.put(keys, value)
                 if self.recording:
                     records.append(Written.record(keys, value))
-            self._count(outcomes, lowered)
+            self._count(domain, outcomes, lowered)
             if self.recording:
                 written.append(Written(tuple(records), replace(lowered, batches=())))
         kinds: Counter[str] = Counter()
@@ -180,9 +180,12 @@ class Build:
             self.last = tuple(written), tuple(kinds.items())
 
     @staticmethod
-    def _count(outcomes: Outcomes, lowered: Lowered) -> None:
-        outcomes.widened_count += len(lowered.widened)
-        outcomes.unsayable_count += len(lowered.unsayable)
+    def _count(domain: bytes, outcomes: Outcomes, lowered: Lowered) -> None:
+        outcomes.widened_count += len(lowered.widened) + lowered.widened_more
+        outcomes.unsayable_count += len(lowered.unsayable) + lowered.unsayable_more
+        outcomes.losses += lowered.losses
+        if lowered.left_out:
+            outcomes.left_out.add(domain)
         if len(outcomes.widened) < MOST_LISTED:
             outcomes.widened += lowered.widened
         if len(outcomes.unsayable) < MOST_LISTED:
@@ -232,20 +235,31 @@ class Build:
 
     # -- proof --------------------------------------------------------------------------------
 
-    def _readers(self) -> Iterator[tuple[Outcomes, Reader]]:
+    def _strict(self) -> None:
+        """Raises PublishFailed where a format that must not lose anything has lost something."""
+        for target, outcomes in zip(self.job.targets, self.outputs, strict=True):
+            if target.wildcards == "refuse" and outcomes.losses:
+                some = ", ".join(f"{text_of(one.rule)}: {one.reason}" for one in outcomes.widened[:5])
+                raise PublishFailed(
+                    f"{outcomes.output.target}: {outcomes.losses} rules cannot be said in this format ({some}); "
+                    "nothing was published"
+                )
+
+    def _readers(self) -> Iterator[tuple[Target, Outcomes, Reader]]:
         """Every new file as its consumer will read it."""
         for target, descriptor, outcomes in zip(self.job.targets, self._descriptors, self.outputs, strict=True):
             reader = target.open(descriptor)
             try:
-                yield outcomes, reader
+                yield target, outcomes, reader
             finally:
                 reader.close()
 
     def prove(self) -> None:
         """Raises PublishFailed where a new file answers otherwise than the rules, or than the canaries want."""
+        self._strict()
         self.job.result.witnesses = len(self._proof)
-        for outcomes, reader in self._readers():
-            refused, accepted = self._proof.check(reader)
+        for target, outcomes, reader in self._readers():
+            refused, accepted = self._proof.check(reader, target.sayable, outcomes.left_out)
             self._agree(outcomes, refused, "refuses {} addresses that are accepted")
             self._agree(outcomes, _unexplained(accepted, outcomes), "accepts {} addresses without saying so")
         if not self.job.request.force:
@@ -264,9 +278,10 @@ class Build:
         wanted = self.job.config.guard
         canaries = [(one, True) for one in wanted.must_accept] + [(one, False) for one in wanted.must_refuse]
         wrong: dict[str, None] = {}
-        for _, reader in self._readers() if canaries else ():
+        for _, _, reader in self._readers() if canaries else ():
             for text, accepted in canaries:
-                if reader.answer(canary(text)).accepted == accepted:
+                answer = reader.answer(canary(text))
+                if answer.accepted == accepted or answer.undecided:
                     continue
                 if accepted:
                     wrong[f"[guard] the new list refuses {text}"] = None
@@ -402,8 +417,7 @@ def _unexplained(accepted: list[Wrong], outcomes: Outcomes) -> list[Wrong]:
     """The false acceptances under a key that the run does not report."""
     if outcomes.widened_count > len(outcomes.widened):
         return []
-    keys = set(map(attrgetter("key"), outcomes.widened))
-    return [one for one in accepted if one.key not in keys]
+    return explained(accepted, outcomes.widened)[1]
 
 
 def text_of(name: bytes) -> str:

@@ -16,10 +16,9 @@ from rcptgen.memory import remember
 from rcptgen.policy import Policy
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
-from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result
+from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result, target_for
 from rcptgen.run import Hold, Run
 from rcptgen.standing import Standings
-from rcptgen.targets import target as target_called
 
 __all__ = ["Held", "Outcomes", "Output", "Progress", "Request", "Result", "compile_host"]
 
@@ -96,7 +95,7 @@ def _run(
     standings: Standings | None = None,
 ) -> Run:
     """One run, with what it remembers of the last one."""
-    targets = [target_called(one.target, break_=config.qmail.break_.encode()) for one in request.outputs]
+    targets = [target_for(one, config, strict=request.strict) for one in request.outputs]
     state = None
     if request.state is not None and not (request.dry_run and not os.path.isdir(request.state)):
         state = stack.enter_context(State.open(request.state, config.history.keep))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -167,17 +168,19 @@ class Plugins(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     programs: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        if self.targets:
-            raise ValueError("targets of others are not available in this version")
-
 
 class Output(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One file to publish."""
+    """One file to publish.
+
+    `wildcards` says what becomes of rules that the format cannot say.  `options` are the other
+    keys of the section, which are the target's own.
+    """
 
     target: str
     path: str
     mode: int = 0o644
+    wildcards: Literal["widen", "drop-domain", "refuse"] = "widen"
+    options: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         _absolute(self.path, "path")
@@ -230,7 +233,15 @@ _SECTIONS: dict[str, type[Section]] = {
 }
 
 
-def parse(data: bytes, name: str) -> Config:
+OptionNames = Callable[[str, Sequence[str]], Sequence[str]]
+"""The options that a target has, by its name and the names of the plugins that may be loaded."""
+
+
+def _no_options(target: str, plugins: Sequence[str]) -> Sequence[str]:
+    return ()
+
+
+def parse(data: bytes, name: str, option_names: OptionNames = _no_options) -> Config:
     """The configuration that the TOML text `data` holds; `name` is the file's name for messages.
 
     Raises ConfigurationError with every unknown key and the nearest known one, or with
@@ -241,6 +252,7 @@ def parse(data: bytes, name: str) -> Config:
     except (ValueError, RecursionError) as error:
         # TOMLDecodeError, UnicodeDecodeError, and what int() and deep nesting let through.
         raise ConfigurationError(f"{name}: not a TOML file: {error}") from None
+    _options(table, option_names)
     problems = list(_unknown_keys(table))
     if problems:
         raise ConfigurationError("\n".join(f"{name}: {problem}" for problem in problems))
@@ -248,6 +260,23 @@ def parse(data: bytes, name: str) -> Config:
         return msgspec.convert(table, Config, strict=True)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _options(table: dict[str, Any], option_names: OptionNames) -> None:
+    """Puts the keys of each output that are its target's options into a table of their own."""
+    plugins = table.get("plugins")
+    known = plugins.get("targets") if isinstance(plugins, dict) else None
+    names = [one for one in known if isinstance(one, str)] if isinstance(known, list) else []
+    outputs = table.get("output")
+    for part in outputs if isinstance(outputs, list) else ():
+        if isinstance(part, dict) and isinstance(part.get("target"), str) and "options" not in part:
+            try:
+                wanted = option_names(part["target"], names)
+            except ConfigurationError:
+                continue  # an unknown target is told by whoever uses the output
+            options = {key: part.pop(key) for key in wanted if key in part}
+            if options:
+                part["options"] = options
 
 
 def _unknown_keys(table: dict[str, Any]) -> list[str]:

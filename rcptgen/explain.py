@@ -13,8 +13,7 @@ from rcptgen.forwards import Forwards, Lead
 from rcptgen.host import Host, Trace
 from rcptgen.policy import Policy
 from rcptgen.publish.state import GENERATIONS, State
-from rcptgen.request import Output
-from rcptgen.targets import target as target_called
+from rcptgen.request import Output, target_for
 from rcptgen.targets.base import Answer, Target
 
 MOST_EXPLAINED = 1000
@@ -149,7 +148,7 @@ def answers(
 
 def _answer(policy: Policy, explained: Explained, output: Output, held: Mapping[str, float]) -> FileAnswer:
     try:
-        target = target_called(output.target, break_=policy.host.config.qmail.break_.encode())
+        target = target_for(output, policy.host.config)
         reader = target.open(output.path)
     except RcptgenError as error:
         return FileAnswer(output, None, Match.NONE, Standing.UNREADABLE, str(error))

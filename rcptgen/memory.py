@@ -145,7 +145,7 @@ def exact_names(table: Table) -> frozenset[bytes]:
 def remember(
     state: State | None, files: Sequence[tuple[Target, bytes]], warnings: list[str], stack: ExitStack
 ) -> Memory:
-    """What was published last: from the state where it made the files, else from the first of the files themselves.
+    """What was published last: from the state where it made the files, else from the first of the files that can tell.
 
     Without a state directory nothing is remembered.  What a person has ordered (a rollback)
     and what waits for one (held removals) is remembered even where the files are not those of
@@ -181,7 +181,7 @@ def _obey(orders: Orders, memory: Memory) -> None:
 def _of_files(files: Sequence[tuple[Target, bytes]], warnings: list[str]) -> Memory:
     """The memory that the first readable one of the published files is."""
     for target, path in files:
-        if not os.path.exists(path):
+        if not target.remembers or not os.path.exists(path):
             continue
         try:
             reader = target.open(path)

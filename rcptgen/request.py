@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from rcptgen.config import Config
 from rcptgen.publish.history import Changes, Rollback, Who, Withheld
 from rcptgen.reader import Report
-from rcptgen.targets.base import Unsayable, Widened
+from rcptgen.targets import target
+from rcptgen.targets.base import Target, Unsayable, Widened
 
 MOST_LISTED = 100_000
 """Widened and unsayable rules that are kept one by one; beyond, they are only counted."""
@@ -21,11 +24,24 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One file to publish: a target's name, a path of this machine, a mode."""
+    """One file to publish: a target's name and options, a path of this machine, a mode; see `Target.wildcards`."""
 
     target: str
     path: bytes
     mode: int = 0o644
+    wildcards: str = "widen"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def target_for(output: Output, config: Config, *, strict: bool = False) -> Target:
+    """The target of an output, with its options.  Raises ConfigurationError where there is no such target or option."""
+    return target(
+        output.target,
+        break_=config.qmail.break_.encode(),
+        wildcards="refuse" if strict else output.wildcards,
+        options=output.options,
+        plugins=config.plugins.targets,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,7 @@ class Request:
     last run; `seen` are those that a person was shown, where he was: nothing else is released.
     `resume` ends a rollback.  `state` is the state directory, None for none: nothing
     is then remembered, and every run is the first.  `by` is who asks, where a person does.
+    `strict` publishes nothing where a format cannot say a rule.
     """
 
     outputs: tuple[Output, ...]
@@ -43,6 +60,7 @@ class Request:
     dry_run: bool = False
     force: bool = False
     full: bool = False
+    strict: bool = False
     approve: frozenset[bytes] | None = None
     seen: tuple[Withheld, ...] | None = None
     resume: bool = False
@@ -65,7 +83,10 @@ class Held:
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of one output."""
+    """What became of one output.
+
+    `losses` are the widenings that the format is to blame for; of the domains `left_out` it says nothing.
+    """
 
     output: Output
     records: int = 0
@@ -78,6 +99,8 @@ class Outcomes:
     unsayable: list[Unsayable] = field(default_factory=list)
     widened_count: int = 0
     unsayable_count: int = 0
+    losses: int = 0
+    left_out: set[bytes] = field(default_factory=set)
 
 
 @dataclass(slots=True)

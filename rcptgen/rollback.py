@@ -17,9 +17,8 @@ from rcptgen.publish.history import Rollback
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.packed import unpack
 from rcptgen.publish.state import State
-from rcptgen.request import Request, Result
+from rcptgen.request import Request, Result, target_for
 from rcptgen.rules.shown import shown
-from rcptgen.targets import target as target_called
 
 
 def roll_back(config: Config, request: Request, number: int | None = None) -> Result:
@@ -44,7 +43,7 @@ def roll_back(config: Config, request: Request, number: int | None = None) -> Re
         if not request.dry_run:
             stack.enter_context(publishing_lock(lock_path(request.state, request.outputs[0].path), request.wait))
         state = stack.enter_context(State.open(request.state, config.history.keep))
-        targets = [target_called(one.target, break_=config.qmail.break_.encode()) for one in request.outputs]
+        targets = [target_for(one, config, strict=request.strict) for one in request.outputs]
         last = _only_ours(state, request)
         files = [(target, one.path) for target, one in zip(targets, request.outputs, strict=True)]
         memory = remember(state, files, result.warnings, stack)

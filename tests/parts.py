@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from databases import missing_mariadb, missing_postgresql
+from mailservers import missing_mailservers
 
 import rcptgen
 
@@ -73,6 +74,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "fish": lambda: _program("fish", "fish", "--no-config", "-c", "true"),
     "mariadb": missing_mariadb,
     "postgresql": missing_postgresql,
+    "mailservers": missing_mailservers,
     "wheel": _wheel,
     "vectors": _vectors,
     "checkout": _checkout,

@@ -20,6 +20,8 @@ from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError, Shortage
 from rcptgen.rules.shown import safe as safe
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Absent, Regular, SourceTree
+from rcptgen.targets import option_names, target, target_names
+from rcptgen.targets.base import Target
 
 DEFAULT_STATE = b"/var/lib/rcptgen"
 INTERRUPTED = 130
@@ -81,7 +83,7 @@ class Globals:
         if not isinstance(found, Regular):
             reason = os.strerror(found.errno) if hasattr(found, "errno") else "not a regular file of usual size"
             raise ConfigurationError(f"{shown(path)}: cannot be read: {reason}")
-        config = parse(found.data, shown(path))
+        config = parse(found.data, shown(path), option_names)
         return config if self.root == b"/" or self.config_path is not None else config.without_hooks()
 
     def state(self) -> bytes | None:
@@ -98,6 +100,33 @@ class Globals:
             raise NeedsRoot("the live host is read as each home's owner: that needs root")
         if not self.quiet:
             _say("not run as root: what each owner may read is judged from the mode bits alone")
+
+
+def spelled(text: str) -> tuple[str, dict[str, str]]:
+    """The name and the options of a target as the command line spells it: `NAME` or `NAME,OPTION=VALUE,...`."""
+    name, *options = text.split(",")
+    pairs = [one.partition("=") for one in options]
+    if any(not equals for _, equals, _ in pairs):
+        raise click.UsageError(f"{safe(text)}: not TARGET or TARGET,OPTION=VALUE")
+    return name, {key: value for key, _, value in pairs}
+
+
+def target_of(config: Config, text: str | None, file: bytes) -> Target:
+    """The target of a compiled file: as it is spelled, else that of the configured output at that path."""
+    plugins = config.plugins.targets
+    path = os.fsdecode(os.path.abspath(file))
+    output = next((one for one in config.output if one.path == path), None)
+    name, options = (output.target if output is not None else "validrcptto", {}) if text is None else spelled(text)
+    if name not in target_names(plugins):
+        raise click.UsageError(f"no target is called {safe(name)!r}; known are {', '.join(target_names(plugins))}")
+    if output is not None and output.target == name and not options:
+        options = output.options
+    return target(name, break_=config.qmail.break_.encode(), options=options, plugins=plugins)
+
+
+TARGET = click.option(
+    "--target", metavar="TARGET", help="The file's format  [default: that of the configured output, else validrcptto]."
+)
 
 
 class _Lazy(click.Group):

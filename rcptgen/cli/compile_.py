@@ -6,6 +6,7 @@ import functools
 import gc
 import json
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import Any
 
 import click
 
-from rcptgen.cli import Globals, safe, when
+from rcptgen.cli import Globals, safe, spelled, when
 from rcptgen.cli.handover import left_to_watch
 from rcptgen.cli.who import who
 from rcptgen.compiler import Outcomes, Output, Progress, Request, Result, compile_host
@@ -31,6 +32,7 @@ PATIENCE = 1.0
 REASONS_SHOWN = 8
 NAMES_SHOWN = 5
 UNITS_SHOWN = 10
+_OUTPUT = re.compile(r"([^=,]*(?:,[a-z_]+=[^=,/]*)*)=(.+)", re.DOTALL)
 
 
 targets_option = click.option(
@@ -53,11 +55,19 @@ json_option = click.option("--json", "as_object", is_flag=True, help="One JSON o
 @dry_run_option
 @click.option("--force", is_flag=True, help="Publish whatever the guard would hold or a person would have to decide.")
 @click.option("--full", is_flag=True, help="Verify at every rule, not at a sample of a large host's.")
+@click.option("--strict", is_flag=True, help="Publish nothing where a format cannot say a rule (status 1).")
 @wait_option
 @json_option
 @click.pass_obj
 def command(
-    given: Globals, targets: tuple[str, ...], dry_run: bool, force: bool, full: bool, wait: float, as_object: bool
+    given: Globals,
+    targets: tuple[str, ...],
+    dry_run: bool,
+    force: bool,
+    full: bool,
+    strict: bool,
+    wait: float,
+    as_object: bool,
 ) -> int:
     """Read the host and publish the list of its recipients.
 
@@ -74,6 +84,7 @@ def command(
         dry_run=dry_run,
         force=force,
         full=full,
+        strict=strict,
         wait=wait,
         reason="forced" if force else "compile",
         by=who() if force else None,
@@ -82,19 +93,28 @@ def command(
     return compiled(given, config, request, as_object=as_object) if done is None else done
 
 
-def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run: bool) -> tuple[Output, ...]:
-    """The outputs of this run: those of `-t`, else the configured ones."""
+def asked_for(targets: Iterable[str]) -> list[Output]:
+    """The files that `-t TARGET=PATH` options name."""
     found = []
     for text in targets:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise click.UsageError(f"-t {shown(os.fsencode(text))}: not TARGET=PATH")
-        found.append(Output(name, os.path.abspath(os.fsencode(path))))
+        parts = _OUTPUT.fullmatch(text)
+        if parts is None:
+            raise click.UsageError(f"-t {shown(os.fsencode(text))}: not TARGET=PATH or TARGET,OPTION=VALUE=PATH")
+        name, options = spelled(parts[1])
+        found.append(Output(name, os.path.abspath(os.fsencode(parts[2])), options=options))
+    return found
+
+
+def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run: bool) -> tuple[Output, ...]:
+    """The outputs of this run: those of `-t`, else the configured ones."""
+    found = asked_for(targets)
     if found:
         return tuple(found)
     if given.root != b"/" and not dry_run:
         raise click.UsageError("with --root, say where to write: -t TARGET=PATH, or --dry-run")
-    return tuple(Output(one.target, os.fsencode(one.path), one.mode) for one in config.outputs)
+    return tuple(
+        Output(one.target, os.fsencode(one.path), one.mode, one.wildcards, one.options) for one in config.outputs
+    )
 
 
 def memorable(given: Globals, what: str) -> bytes:
@@ -212,6 +232,7 @@ def _output(one: Outcomes) -> dict[str, Any]:
         "refusals": one.refusals,
         "widened_count": one.widened_count,
         "unsayable_count": one.unsayable_count,
+        "left_out": [shown(domain) for domain in sorted(one.left_out)],
         "widened": [
             {
                 **as_json("key", w.key),
@@ -257,6 +278,8 @@ def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> I
         )
         if whole:
             yield from _losses("widened", one.widened_count, [w.reason for w in one.widened])
+            if one.left_out:
+                yield f"  {len(one.left_out)} domains left out"
             yield from _losses("unsayable", one.unsayable_count, [u.reason for u in one.unsayable])
         if verbose:
             for widened in one.widened:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from rcptgen.cli import Globals, safe
+from rcptgen.cli import Globals, safe, target_of
 from rcptgen.cli.check import outcome_json
 from rcptgen.config import Config
 from rcptgen.diff import NOWHERE, CompiledSide, Difference, HostSide, ListSide, Side, compare
@@ -23,7 +23,6 @@ from rcptgen.rules.cdbwalk import HEADER
 from rcptgen.rules.compare import Change, Summary, What
 from rcptgen.rules.outcome import Kind, Outcome
 from rcptgen.rules.shown import as_json, shown
-from rcptgen.targets import target as target_called
 from rcptgen.targets import target_names
 
 BATCH = 500
@@ -137,7 +136,7 @@ def _file(word: str, config: Config) -> Side:
     name = named if equals and named in target_names() else _format(path, config)
     if name is None:
         return ListSide(_lines(path), shown(path))
-    return CompiledSide(path, target_called(name, break_=config.qmail.break_.encode()))
+    return CompiledSide(path, target_of(config, name, path))
 
 
 def _format(path: bytes, config: Config) -> str | None:

@@ -6,19 +6,17 @@ import os
 
 import click
 
-from rcptgen.cli import PATH, Globals
+from rcptgen.cli import PATH, TARGET, Globals, target_of
 from rcptgen.rules.shown import shown
-from rcptgen.targets import target as target_called
-from rcptgen.targets import target_names
 
 
 @click.command("dump")
-@click.option("--target", default="validrcptto", type=click.Choice(target_names()), help="The file's format.")
+@TARGET
 @click.argument("file", type=PATH)
 @click.pass_obj
-def command(given: Globals, target: str, file: str) -> int:
+def command(given: Globals, target: str | None, file: str) -> int:
     """Write every rule in the compiled FILE, in its order, as `list` writes rules."""
-    reader = target_called(target, break_=given.config().qmail.break_.encode()).open(os.fsencode(file))
+    reader = target_of(given.config(), target, os.fsencode(file)).open(os.fsencode(file))
     try:
         for line in reader.lines():
             click.echo(shown(line.text))

@@ -11,6 +11,7 @@ import click
 
 from rcptgen.cli import Globals, safe
 from rcptgen.cli.check import outcome_json
+from rcptgen.cli.compile_ import asked_for
 from rcptgen.explain import Explained, FileAnswer, Followed, Match, answers, explain, follow, held_since
 from rcptgen.forwards import DEAD, Forwards
 from rcptgen.host import Host
@@ -18,7 +19,6 @@ from rcptgen.policy import Policy
 from rcptgen.qmail.home import Step
 from rcptgen.request import Output
 from rcptgen.rules.shown import as_json, shown
-from rcptgen.targets import target_names
 
 
 @click.command("explain")
@@ -41,7 +41,7 @@ def command(given: Globals, following: bool, targets: tuple[str, ...], as_object
     """
     given.need_root()
     config = given.config()
-    asked = _asked(targets)
+    asked = asked_for(targets)
     if not asked and given.root == b"/":
         asked = [Output(one.target, os.fsencode(one.path)) for one in config.outputs]
     with Host.open(given.root, config) as host:
@@ -58,19 +58,6 @@ def command(given: Globals, following: bool, targets: tuple[str, ...], as_object
         else:
             _write(first, behind, found, dead=dead)
     return int(not first.accepted)
-
-
-def _asked(targets: Iterable[str]) -> list[Output]:
-    found = []
-    for text in targets:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise click.UsageError(f"-t {shown(os.fsencode(text))}: not TARGET=PATH")
-        if name not in target_names():
-            known = ", ".join(target_names())
-            raise click.UsageError(f"no target is called {shown(os.fsencode(name))!r}; known are {known}")
-        found.append(Output(name, os.path.abspath(os.fsencode(path))))
-    return found
 
 
 # -- JSON -----------------------------------------------------------------------------------

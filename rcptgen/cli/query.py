@@ -6,30 +6,29 @@ import os
 
 import click
 
-from rcptgen.cli import PATH, Globals
+from rcptgen.cli import PATH, TARGET, Globals, target_of
 from rcptgen.rules.shown import shown
-from rcptgen.targets import target as target_called
-from rcptgen.targets import target_names
 
 
 @click.command("query")
-@click.option("--target", default="validrcptto", type=click.Choice(target_names()), help="The file's format.")
+@TARGET
 @click.argument("file", type=PATH)
 @click.argument("addresses", metavar="ADDRESS...", nargs=-1, required=True)
 @click.pass_obj
-def command(given: Globals, target: str, file: str, addresses: tuple[str, ...]) -> int:
+def command(given: Globals, target: str | None, file: str, addresses: tuple[str, ...]) -> int:
     """Say what the consumer of the compiled FILE answers to each ADDRESS, and by which key.
 
-    Status 0 when all are accepted, 1 when some are refused.
+    Undecided: the consumer asks another checker.  Status 0 when all are accepted, 1 when some are not.
     """
-    reader = target_called(target, break_=given.config().qmail.break_.encode()).open(os.fsencode(file))
+    reader = target_of(given.config(), target, os.fsencode(file)).open(os.fsencode(file))
     refused = False
     try:
         for address in map(os.fsencode, addresses):
             answer = reader.answer(address)
             refused |= not answer.accepted
             key = "no key" if answer.key is None else shown(answer.key)
-            click.echo(f"{'accept' if answer.accepted else 'refuse'}\t{shown(address)}\t{key}")
+            said = "accept" if answer.accepted else "undecided" if answer.undecided else "refuse"
+            click.echo(f"{said}\t{shown(address)}\t{key}")
     finally:
         reader.close()
     return int(refused)

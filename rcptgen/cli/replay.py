@@ -10,14 +10,15 @@ from typing import Any
 import click
 
 from rcptgen.cli import PATH, Globals
+from rcptgen.cli.compile_ import asked_for
 from rcptgen.config import Config
 from rcptgen.errors import ConfigurationError, NeedsRoot, RcptgenError
 from rcptgen.host import Host
 from rcptgen.maillogs.events import What
 from rcptgen.maillogs.logs import Logs, Statistics
 from rcptgen.replay import FileJudge, Found, HostJudge, Origins, Recipient, Replay, Sort
+from rcptgen.request import target_for
 from rcptgen.rules.shown import as_json, shown
-from rcptgen.targets import target as target_called
 
 MOST_SHOWN = 20
 SORTS = ("lost", "unsure", "submitted", "not_final", "avoided", "bounced", "turned_away", "let_in")
@@ -68,10 +69,8 @@ def command(
         if target is None:
             judge: HostJudge | FileJudge = HostJudge(_there(host))
         else:
-            name, equals, path = target.partition("=")
-            if not equals:
-                raise click.UsageError(f"--target {target}: not TARGET=PATH")
-            reader = target_called(name, break_=config.qmail.break_.encode()).open(os.fsencode(path))
+            (output,) = asked_for([target])
+            reader = target_for(output, config).open(output.path)
             stack.callback(reader.close)
             judge = FileJudge(reader)
 

@@ -6,26 +6,24 @@ import os
 
 import click
 
-from rcptgen.cli import PATH, Globals
+from rcptgen.cli import PATH, TARGET, Globals, target_of
 from rcptgen.errors import SourceFailed
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.reader import State
 from rcptgen.rules.shown import shown
-from rcptgen.targets import target as target_called
-from rcptgen.targets import target_names
-from rcptgen.targets.base import Line
-from rcptgen.targets.witness import Proof
+from rcptgen.targets.base import Line, Widened
+from rcptgen.targets.witness import Proof, explained
 
 MOST_SHOWN = 20
 
 
 @click.command("verify")
-@click.option("--target", default="validrcptto", type=click.Choice(target_names()), help="The file's format.")
+@TARGET
 @click.option("--full", is_flag=True, help="Ask at every rule, not at a sample of a large host's.")
 @click.argument("file", type=PATH)
 @click.pass_obj
-def command(given: Globals, target: str, full: bool, file: str) -> int:
+def command(given: Globals, target: str | None, full: bool, file: str) -> int:
     """Ask the compiled FILE for addresses at the boundary of every rule of the host.
 
     And for everything that stands in it.  Status 0 when it refuses none that is accepted, and
@@ -33,10 +31,11 @@ def command(given: Globals, target: str, full: bool, file: str) -> int:
     """
     given.need_root()
     config = given.config()
-    chosen = target_called(target, break_=config.qmail.break_.encode())
+    chosen = target_of(config, target, os.fsencode(file))
     reader = chosen.open(os.fsencode(file))
     proof = Proof(full=full)
-    reasons: dict[bytes, str] = {}
+    widened: list[Widened] = []
+    left_out: set[bytes] = set()
     lines: dict[bytes, list[Line]] = {}
     try:
         for line in reader.lines():
@@ -48,28 +47,31 @@ def command(given: Globals, target: str, full: bool, file: str) -> int:
                 shaped = policy.shape(domain)
                 proof.add(domain.name, shaped.table)
                 proof.add_lines(domain.name, shaped.table, lines.pop(domain.name, ()))
-                reasons |= {one.key: one.reason for one in chosen.lower(domain.name, shaped.table).widened}
+                lowered = chosen.lower(domain.name, shaped.table)
+                widened += lowered.widened
+                if lowered.left_out:
+                    left_out.add(domain.name)
             failed = [one for one in host.units.unhealthy() if one.state in (State.FAILED, State.SUSPECT)]
             if failed:
                 said = "\n".join(f"{shown(one.path)}: {one.reason}" for one in failed)
                 raise SourceFailed(f"{said}\nnothing can be proved while that is so")
         for name, left in lines.items():
             proof.add_lines(name, None, left)
-        refused, accepted = proof.check(reader)
+        refused, accepted = proof.check(reader, chosen.sayable, left_out)
     finally:
         reader.close()
     for one in refused[:MOST_SHOWN]:
         click.echo(f"refused\t{shown(one.address)}\tthe host accepts it")
-    unexplained = [one for one in accepted if one.key not in reasons]
+    known, unexplained = explained(accepted, widened)
+    reasons = {one.key: one.reason for one in widened}
     for one in unexplained[:MOST_SHOWN]:
         click.echo(f"accepted\t{shown(one.address)}\tthe host refuses it")
-    for one in (one for one in accepted if given.verbose and one.key in reasons):
-        click.echo(f"accepted\t{shown(one.address)}\t{reasons[one.key or b'']}")
+    for one in known if given.verbose else ():
+        click.echo(f"accepted\t{shown(one.address)}\t{reasons.get(one.key or b'', one.step)}")
     if not given.quiet:
-        explained = len(accepted) - len(unexplained)
         click.echo(
             f"{len(proof)} addresses asked: {len(refused)} false refusals, {len(unexplained)} false acceptances, "
-            f"{explained} acceptances that the format cannot avoid",
+            f"{len(known)} acceptances that the format cannot avoid",
             err=True,
         )
     return int(bool(refused or unexplained))

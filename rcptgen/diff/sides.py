@@ -23,10 +23,10 @@ from rcptgen.memory import Memory, remember
 from rcptgen.policy import Policy
 from rcptgen.publish.state import State
 from rcptgen.reader import State as UnitState
+from rcptgen.request import Output, target_for
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
-from rcptgen.targets import target as target_called
 from rcptgen.targets.base import Line, Reader, Target
 
 NOWHERE = b""
@@ -156,8 +156,8 @@ class HostSide:
         if self._state is None or not os.path.isdir(self._state):
             return Memory()
         state = stack.enter_context(State.open(self._state))
-        break_ = self._config.qmail.break_.encode()
-        outputs = [(target_called(one.target, break_=break_), os.fsencode(one.path)) for one in self._config.outputs]
+        configured = [Output(one.target, os.fsencode(one.path), options=one.options) for one in self._config.outputs]
+        outputs = [(target_for(one, self._config), one.path) for one in configured]
         return remember(state, outputs, self.warnings, stack)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,10 +13,43 @@ from rcptgen.rules.table import Table
 Batch = tuple[Sequence[bytes], bytes]
 """Keys, in the order of the file, and the value that all of them have."""
 
+MOST_LISTED = 100_000
+"""Widened and unsayable rules of one domain that are kept one by one; beyond, they are only counted."""
+
+
+class Prefixes(enum.Enum):
+    """The prefixes that a format can say, beside the empty one (a whole domain)."""
+
+    NONE = "none"
+    FIRST = "those that end at their first break character"
+    BREAK = "those that end at a break character"
+    ANY = "any"
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """What a format can express; what it cannot is widened, see `lowering`.
+
+    `exact`: single addresses.  `prefixes`: see `Prefixes`.  `refuse_exact`, `refuse_prefix`:
+    an exception below something that is accepted.  `refuse_whole`: a domain's unknown names
+    are only refused where the file says so, and for the others another checker decides
+    (`undecided`: the file can leave a domain to it).
+    """
+
+    exact: bool = True
+    prefixes: Prefixes = Prefixes.NONE
+    refuse_exact: bool = False
+    refuse_prefix: bool = False
+    refuse_whole: bool = False
+    undecided: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Widened:
-    """A key that accepts more than the rules do: which, for which rule (as `list` writes it), and why."""
+    """A key that accepts more than the rules do: which, for which rule (as `list` writes it), and why.
+
+    An empty `key`: not one key, but a step of the consumer's look-up, which `reason` names (`Answer.step`).
+    """
 
     key: bytes
     rule: bytes
@@ -36,7 +70,12 @@ class Unsayable:
 
 @dataclass(slots=True)
 class Lowered:
-    """One domain in the terms of a target; `batches` are made as they are asked for, once."""
+    """One domain in the terms of a target; `batches` are made as they are asked for, once.
+
+    `widened_more` and `unsayable_more` count what is beyond MOST_LISTED.  `losses` are the
+    widenings that the format is to blame for, not the rules.  `left_out`: the file says
+    nothing of the domain, and its consumer has another checker or refuses it.
+    """
 
     batches: Iterable[Batch]
     widened: list[Widened]
@@ -44,14 +83,24 @@ class Lowered:
     exact: int = 0
     wildcards: int = 0
     refusals: int = 0
+    widened_more: int = 0
+    unsayable_more: int = 0
+    losses: int = 0
+    left_out: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a consumer does with an address, and the key that answered (None: none did)."""
+    """What a consumer does with an address, and the key that answered (None: none did).
+
+    `undecided`: the consumer asks its next checker.  `step`: a step of the look-up that
+    takes in more than the key says (an extension cut off, a sub-domain).
+    """
 
     accepted: bool
     key: bytes | None
+    undecided: bool = False
+    step: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +128,10 @@ class Reader(Protocol):
         """What the consumer does with `address`."""
         ...
 
+    def answers(self, addresses: Sequence[bytes]) -> Iterator[Answer]:
+        """The same for many, in their order; the file is read through once where it has no index."""
+        ...
+
     def lines(self) -> Iterator[Line]:
         """Every rule in the file, in its order."""
         ...
@@ -101,9 +154,21 @@ class Writer(Protocol):
 
 
 class Target(Protocol):
-    """One output format."""
+    """One output format, with its options and its policy for what it cannot say."""
 
     name: str
+    wildcards: str
+    """What becomes of rules that the format cannot say.
+
+    `widen`; `drop-domain` leaves a domain with losses out; `refuse` publishes nothing then.
+    """
+
+    remembers: bool
+    """Whether a file states the rules it was made from, so that a later run may be compared with it."""
+
+    def sayable(self, local: bytes, domain: bytes) -> bool:
+        """Whether the bytes of an address can stand in the file at all."""
+        ...
 
     def lower(self, domain: bytes, table: Table) -> Lowered:
         """The records that say `table` for `domain`: accepting more where they must, never less."""

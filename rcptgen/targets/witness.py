@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from rcptgen.rules.table import Table
-from rcptgen.targets.base import Line, Reader
+from rcptgen.targets.base import Line, Reader, Widened
 
 SAMPLE = 20_000
 SPARSE = 512
@@ -15,15 +15,21 @@ AROUND = 6
 """Witnesses of one exact rule."""
 
 UNKNOWN = b"rcptgen-witness-no-such-name"
+NEIGHBOUR = b"rcptgen-witness."
+"""In front of a domain: one that no host has."""
+
+ASKED = 200_000
+"""Witnesses that a reader is asked about at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """An address that a file answers otherwise than the rules; `key` is the one that answered."""
+    """An address that a file answers otherwise than the rules; `key` is the one that answered, in which `step`."""
 
     address: bytes
     accepted: bool
     key: bytes | None
+    step: str = ""
 
 
 @dataclass(slots=True)
@@ -40,6 +46,8 @@ class Proof:
         for address, local in self._addresses(domain, table):
             found = table.match(local.lower())
             self._wanted.append((address, found is not None and found.accepted))
+        if self.full or len(self._wanted) < SAMPLE:
+            self._wanted.append((UNKNOWN + b"@" + NEIGHBOUR + domain, False))
 
     def add_lines(self, domain: bytes, table: Table | None, lines: Iterable[Line]) -> None:
         """Takes what a file itself holds of a domain (None: it is no domain of the host) as witnesses."""
@@ -83,15 +91,53 @@ class Proof:
     def __len__(self) -> int:
         return len(self._wanted)
 
-    def check(self, reader: Reader) -> tuple[list[Wrong], list[Wrong]]:
-        """The false refusals and the false acceptances of a compiled file."""
+    def check(
+        self, reader: Reader, sayable: Callable[[bytes, bytes], bool] | None = None, left_out: Collection[bytes] = ()
+    ) -> tuple[list[Wrong], list[Wrong]]:
+        """The false refusals and the false acceptances of a compiled file.
+
+        Nothing is asked of the domains in `left_out`; an address that is not `sayable` is no
+        false refusal.
+        """
         refused: list[Wrong] = []
         accepted: list[Wrong] = []
-        for address, wanted in self._wanted:
-            answer = reader.answer(address)
-            if answer.accepted != wanted:
-                (refused if wanted else accepted).append(Wrong(address, answer.accepted, answer.key))
+        for at in range(0, len(self._wanted), ASKED):
+            wanted = self._wanted[at : at + ASKED]
+            if left_out:
+                wanted = [one for one in wanted if not _of(one[0], left_out)]
+            answers = reader.answers([address for address, _ in wanted])
+            for (address, expected), answer in zip(wanted, answers, strict=True):
+                if answer.accepted == expected:
+                    continue
+                if not expected:
+                    accepted.append(Wrong(address, True, answer.key, answer.step))
+                    continue
+                local, _, domain = address.lower().rpartition(b"@")
+                if sayable is None or sayable(local, domain):
+                    refused.append(Wrong(address, False, answer.key))
         return refused, accepted
+
+
+def _of(address: bytes, domains: Collection[bytes]) -> bool:
+    """Whether an address is of one of `domains`, or of the neighbour of one."""
+    domain = address.rpartition(b"@")[2]
+    return domain in domains or domain.removeprefix(NEIGHBOUR) in domains
+
+
+def explained(wrong: Iterable[Wrong], widened: Iterable[Widened]) -> tuple[list[Wrong], list[Wrong]]:
+    """The false acceptances that `widened` reports, and the others."""
+    keys: set[bytes | None] = set()
+    steps: set[str] = set()
+    for one in widened:
+        if one.key:
+            keys.add(one.key)
+        else:
+            steps.add(one.reason)
+    known: list[Wrong] = []
+    unknown: list[Wrong] = []
+    for found in wrong:
+        (known if found.key in keys or (found.step and found.step in steps) else unknown).append(found)
+    return known, unknown
 
 
 def _around(name: bytes, prefix: bool) -> Iterator[bytes]:

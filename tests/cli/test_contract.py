@@ -283,7 +283,7 @@ def test_configuration_given_by_name(site: Site) -> None:
 def test_unknown_target(site: Site) -> None:
     done = site.run("compile", "-t", f"nosuch={site.file}")
     assert done.status in (2, 78)
-    assert "known are validrcptto" in done.err
+    assert "known are csv, db_load, " in done.err
 
 
 @pytest.mark.root

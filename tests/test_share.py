@@ -126,6 +126,8 @@ def known() -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {name: {} for name in config.Config.__struct_encode_fields__}
     for name, section in config._SECTIONS.items():
         found[name] = {one.encode_name: one.default for one in msgspec.structs.fields(section)}
+    # What holds a target's own options, which stand in the section by their own names (docs/targets.md).
+    del found["output"]["options"]
     return found
 
 

@@ -125,7 +125,10 @@ def target_of(config: Config, text: str | None, file: bytes) -> Target:
 
 
 TARGET = click.option(
-    "--target", metavar="TARGET", help="The file's format  [default: that of the configured output, else validrcptto]."
+    "--target",
+    metavar="TARGET",
+    shell_complete=lambda ctx, param, incomplete: [name for name in target_names() if name.startswith(incomplete)],
+    help="The file's format  [default: that of the configured output, else validrcptto].",
 )
 
 

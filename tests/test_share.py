@@ -171,7 +171,7 @@ def test_words_are_completed() -> None:
     assert completed("rcptgen", "comp") == ["plain,compile"]
     assert completed("rcptgen", "") == [f"plain,{name}" for name in COMMANDS]
     assert completed("rcptgen", "verify", "--f") == ["plain,--full"]
-    assert completed("rcptgen", "verify", "--target", "") == ["plain,validrcptto"]
+    assert completed("rcptgen", "verify", "--target", "val") == ["plain,validrcptto"]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from rcptgen.source.outcomes import failure
@@ -60,6 +60,7 @@ def install(
         return failure(number) if number else real_read(directory, name, **named)
 
     Directory.read = read  # type: ignore[method-assign,assignment]
+    _leave_to_the_full_way((*eio, *looks, *hang, *kill, *slow))
     if shuffle is not None:
         chance = random.Random(shuffle)
         real_names = Directory.names
@@ -76,6 +77,26 @@ def install(
         os.close(lowest)
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + spare, hard))
+
+
+def _leave_to_the_full_way(tops: tuple[bytes, ...]) -> None:
+    """Where anything is wrong nothing is ordinary: the full way is taken, and meets the fault."""
+    real_contents, real_enter = Directory.contents, SourceTree.enter
+
+    def contents(directory: Directory, names: Iterable[bytes], **named: Any) -> Any:
+        for name in names:
+            if _below(os.path.join(directory.path, name), tops):
+                yield None
+            else:
+                yield from real_contents(directory, [name], **named)
+
+    def enter(tree: SourceTree, path: bytes, **named: Any) -> Any:
+        if _below(path, tops) or any(_below(top, (path,)) for top in tops):
+            return None
+        return real_enter(tree, path, **named)
+
+    Directory.contents = contents  # type: ignore[method-assign,assignment]
+    SourceTree.enter = enter  # type: ignore[method-assign,assignment]
 
 
 def _below(path: bytes, tops: tuple[bytes, ...]) -> bool:

@@ -78,10 +78,6 @@ class VDeliverMail:
         self._last = process
         return _Told(process)
 
-    def forget(self) -> None:
-        """What is known about the home of the last line is dropped."""
-        self._last = None
-
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
         """What becomes of mail for the user that $EXT names (vdelivermail.c: main, get_arguments)."""
         if len(words) != 3:

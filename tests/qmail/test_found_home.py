@@ -263,7 +263,7 @@ def test_what_opens_but_cannot_be_read_is_deferred(tmp_path: Path, monkeypatch: 
     }
     laid = Laid(tmp_path / "root", {**CONTROL, **home_of})
     monkeypatch.setattr("rcptgen.source.tree._content", content)
-    monkeypatch.setattr("rcptgen.source.tree._direct", lambda name, directory, limit: None)
+    monkeypatch.setattr("rcptgen.source.tree.direct", lambda name, directory, limit: None)
     with home_of_joe(laid.root) as joe:
         assert joe.judge(b"-", b"x", b"joe-x", b"example.org").verdict == "defer"
         found = home_tables(joe, b"-", [VIEW])[0].table.match(b"x")

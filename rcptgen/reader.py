@@ -11,6 +11,7 @@ import errno
 import gc
 import os
 import signal
+import stat
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -336,24 +337,32 @@ class Reader:
         """
         for model in self._preparing:
             model.prepare()
+        self._set_aside()
         found: list[tuple[list[HomeTable], Report] | None] = []
         for identity, homes in groupby(wanted, lambda one: Identity(one[0].uid, one[0].gid)):
             some = list(homes)
             try:
                 with self._tree.acting_as(identity):
-                    found += [self._ordinary(identity, owner, views) for owner, views in some]
+                    found += [self._tried(identity, owner, views) for owner, views in some]
             except IdentityUnavailable:
                 found += [None] * len(some)
         return [answer or self.table(owner, views) for answer, (owner, views) in zip(found, wanted, strict=True)]
+
+    def _tried(self, identity: Identity, owner: Owner, views: Sequence[View]) -> tuple[list[HomeTable], Report] | None:
+        """As `_ordinary`; a home that is none is looked at from the beginning by whoever reads it."""
+        answer = self._ordinary(identity, owner, views)
+        if answer is None and self._tree.record:
+            self._tree.take_footprint()
+        return answer
 
     def _ordinary(
         self, identity: Identity, owner: Owner, views: Sequence[View]
     ) -> tuple[list[HomeTable], Report] | None:
         """As `table`, for a home of the ordinary kind, while the identity is taken; None for another."""
         domains = self._domains
-        if domains is None or not domains.usable or len(views) != 1 or self._tree.record:
-            # What is read in this way leaves no trace of it behind.
+        if domains is None or not domains.usable or len(views) != 1:
             return None
+        began = time.time_ns()
         home = ordinary_home(self._tree, owner, self._settings)
         if home is None:
             return None
@@ -366,7 +375,10 @@ class Reader:
             table = None
         finally:
             home.entered.close()
-        return None if table is None else ([table], Report(owner.home, State.HEALTHY))
+        if table is None:
+            return None
+        seen = looked.pack(self._tree.take_footprint(), owner.home, began) if self._tree.record else b""
+        return [table], Report(owner.home, State.HEALTHY, looked_at=seen)
 
     def _delivers(self, line: bytes, identity: Identity) -> tuple[bytes, ...] | None:
         """The words of a line that is vdelivermail, known to be there, and nothing else."""
@@ -375,6 +387,10 @@ class Reader:
             return None
         model = self._models.get(words[0].rpartition(b"/")[2])
         there = self._programs.get((identity, words[0])) is Presence.FOUND
+        if self._tree.record and there:
+            # Each home has what it was judged by in its own footprint.
+            found = self._tree.accessible(words[0], os.X_OK)
+            there = isinstance(found, Status) and stat.S_ISREG(found.mode)
         return words if there and isinstance(model, VDeliverMail) else None
 
     def sizes(self, owners: Sequence[Owner]) -> list[int]:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from collections.abc import Callable
 
 from rcptgen.source import kernel
+from rcptgen.source.footprint import What
 from rcptgen.source.resolve import READ, close
+
+Seen = Callable[[bytes, What, os.stat_result], None]
 
 DIRECT = READ | os.O_NOFOLLOW
 _ENCODING = sys.getfilesystemencoding()
@@ -45,12 +49,18 @@ class Entered:
     That it may be searched, too, is only known once a file in it was read.  Close it.
     """
 
-    __slots__ = ("_fd", "names", "regular", "status")
+    __slots__ = ("_fd", "_seen", "names", "regular", "status")
 
-    def __init__(self, fd: int, most: int) -> None:
-        """Raises OSError where it cannot be listed, and ValueError for more names than `most`."""
+    def __init__(self, fd: int, most: int, seen: Seen | None = None) -> None:
+        """Raises OSError where it cannot be listed, and ValueError for more names than `most`.
+
+        `seen` is told of everything that is looked at: the name, or nothing for the directory itself.
+        """
         self._fd = fd
+        self._seen = seen
         self.status = os.fstat(fd)
+        if seen is not None:
+            seen(b"", What.LISTING, self.status)
         regular: list[bytes] = []
         others: list[bytes] = []
         with os.scandir(fd) as entries:
@@ -64,7 +74,10 @@ class Entered:
 
     def read(self, name: bytes, limit: int) -> tuple[bytes, os.stat_result] | None:
         """One of the regular files, and its status; see `direct`."""
-        return direct(name, self._fd, limit)
+        found = direct(name, self._fd, limit)
+        if self._seen is not None and found is not None:
+            self._seen(name, What.FILE, found[1])
+        return found
 
     def child(self, name: bytes) -> os.stat_result | None:
         """The status of a name in it that is no link."""
@@ -72,6 +85,8 @@ class Entered:
             found = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except (OSError, ValueError):
             return None
+        if self._seen is not None:
+            self._seen(name, What.STATUS, found)
         return None if stat.S_ISLNK(found.st_mode) else found
 
     def may_change(self) -> bool:

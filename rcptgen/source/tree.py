@@ -187,16 +187,18 @@ class SourceTree:
         return Directory(self, path, found)
 
     def enter(self, path: bytes, *, most: int) -> Entered | None:
-        """An ordinary directory with at most `most` names, open and listed; None where `directory` must find out.
-
-        Nothing of it is recorded: where looks are, there is no ordinary directory.
-        """
+        """An ordinary directory with at most `most` names, open and listed; None where `directory` must find out."""
         _check(path)
-        fd = -1 if self.record else self._resolver.enter(path)
+        fd = self._resolver.enter(path)
         if fd < 0:
             return None
+        inside = path.rstrip(b"/")
+
+        def seen(name: bytes, what: What, status: os.stat_result) -> None:
+            self._add(inside + b"/" + name if name else path, what, Status.of(status), False)
+
         try:
-            return Entered(fd, most)
+            return Entered(fd, most, seen if self.record else None)
         except (OSError, ValueError, MemoryError):
             close(fd)
             return None

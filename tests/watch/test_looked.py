@@ -9,13 +9,15 @@ from pathlib import Path
 
 import inprocess
 import pytest
-from hosts import File
+from hosts import Dir, File, cdb_bytes
 from hosts import Host as Laid
 
 from rcptgen.config import Config
 from rcptgen.host import Host
 from rcptgen.qmail.environment import View
+from rcptgen.qmail.home import Settings
 from rcptgen.qmail.users import Owner
+from rcptgen.reader import Reader, Session
 from rcptgen.source import footprint
 from rcptgen.source.looked import unpack
 from rcptgen.source.tree import Identity
@@ -122,3 +124,42 @@ def test_a_home_is_read_again_once_it_is_forgotten(laid: Laid, host: Host) -> No
     host.units.forget({JOE.home})
     host.units.table(JOE, VIEW)
     assert not changed(host)
+
+
+# --- An ordinary domain of vpopmail, read in one go ----------------------------------------------
+
+DOMAIN = "/home/vpopmail/domains/shop.example"
+SHOP = Owner(b"shop.example", 89, 89, DOMAIN.encode(), b"-")
+SEEN_THROUGH = View(b"shop.example", b"shop.example-", b"")
+
+
+def test_a_home_that_is_read_in_one_go_is_known_by_the_same_paths(tmp_path: Path) -> None:
+    record = f"pw:1:0:g:{DOMAIN}/ann:NOQUOTA".encode()
+    laid = Laid(
+        tmp_path / "root",
+        {
+            "control/me": "mail.example\n",
+            "control/virtualdomains": "shop.example:shop.example\n",
+            "users/assign": f"+shop.example-:shop.example:89:89:{DOMAIN}:-::\n.\n",
+            "passwd": {"vpopmail": "vpopmail:x:89:89::/home/vpopmail:/bin/sh"},
+            "/home/vpopmail/bin/vdelivermail": File("", mode=0o711),
+            "~vpopmail/domains/shop.example": Dir(mode=0o700),
+            "~vpopmail/domains/shop.example/.qmail-default": "|/home/vpopmail/bin/vdelivermail '' bounce-no-mailbox\n",
+            "~vpopmail/domains/shop.example/.qmail-info": "&x@far.example\n",
+            "~vpopmail/domains/shop.example/vpasswd.cdb": File(cdb_bytes([(b"ann", record)]), mode=0o600),
+            "~vpopmail/domains/shop.example/vpasswd": File("", mode=0o600),
+        },
+    )
+    age(laid.root)
+    reader = Reader(Session(bytes(laid.root), "auto", Settings(look_at_mailboxes=False), record=True))
+    inside = DOMAIN.encode()
+    full = {one.path for one in unpack(reader.table(SHOP, [SEEN_THROUGH])[1].looked_at, inside)[1]}
+    with reader._tree.acting_as(Identity(89, 89)):
+        found = reader._ordinary(Identity(89, 89), SHOP, [SEEN_THROUGH])
+    assert found is not None
+    # users/cdb, and what tells of a database, stand among the control files.
+    wanted = {path for path in full if path.startswith((inside, b"/home/vpopmail/bin"))}
+    assert {one.path for one in unpack(found[1].looked_at, inside)[1]} == wanted
+    assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [False]
+    laid.path("~vpopmail/domains/shop.example/.qmail-info").write_text("&y@far.example\n")
+    assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [True]

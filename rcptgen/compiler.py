@@ -19,6 +19,7 @@ from rcptgen.publish.state import State
 from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result, target_for
 from rcptgen.run import Hold, Run
 from rcptgen.standing import Standings
+from rcptgen.unchanged import keep, may_be_spared, unchanged
 
 __all__ = ["Held", "Outcomes", "Output", "Progress", "Request", "Result", "compile_host"]
 
@@ -42,10 +43,20 @@ def compile_host(
     result = Result()
     with Hooks(config, request, result), ExitStack() as stack:
         _lock(request, stack)
-        host = stack.enter_context(host_for(root, config))
-        _compile(_run(host, config, request, progress, stack, result))
-    result.seconds = time.monotonic() - begun
-    return result
+        state = stack.enter_context(State.open(request.state)) if request.state and not request.dry_run else None
+        spared = (
+            unchanged(os.path.abspath(os.fsencode(root)), config, request, state)
+            if state and may_be_spared(config, request)
+            else None
+        )
+        if spared is None:
+            host = stack.enter_context(host_for(root, config, record=state is not None))
+            _compile(_run(host, config, request, progress, stack, result))
+            if state is not None:
+                keep(state, host, config, request, result)
+    done = spared or result
+    done.seconds = time.monotonic() - begun
+    return done
 
 
 def compile_open(

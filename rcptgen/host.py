@@ -72,14 +72,7 @@ class Host:
         self.root = root
         self.config = config
         self.directory = os.fsencode(config.qmail.directory.rstrip("/") or "/")
-        settings = Settings(
-            forbidden_modes=config.qmail.forbidden_modes,
-            default_delivery=os.fsencode(config.qmail.default_delivery),
-            alias_user=os.fsencode(config.qmail.alias),
-            path=os.fsencode(config.programs.path),
-            qmail_bin=self.directory + b"/bin",
-            look_at_mailboxes=look_at_mailboxes,
-        )
+        settings = settings_of(config, look_at_mailboxes=look_at_mailboxes)
         self.units = Units(Worker(root, settings, config, time_limit=time_limit, record=record))
         try:
             self._read(alternate_root=root != b"/")
@@ -354,6 +347,16 @@ class Host:
             else:
                 self._qualified[name] = account if answer else None
 
+    @property
+    def getpw_identity(self) -> Identity:
+        """With whose eyes qmail-getpw looks at homes."""
+        return self._getpw_identity
+
+    def qualified(self) -> list[tuple[bytes, int, bool]]:
+        """The home and uid of every account that was looked at, and whether it is a user for qmail-getpw."""
+        asked = [(self.accounts.get(name), found) for name, found in self._qualified.items()]
+        return [(one.home, one.uid, isinstance(found, Account)) for one, found in asked if one is not None and one.uid]
+
     def accounts_moved(self) -> bool:
         """Whether an account that was a user for qmail-getpw is none any more, or the other way round."""
         names = [name for name in self._qualified if (account := self.accounts.get(name)) and account.uid]
@@ -429,6 +432,18 @@ class Host:
         """The rules of one domain."""
         name = (os.fsencode(domain) if isinstance(domain, str) else domain).lower()
         return DomainRules(self, name)
+
+
+def settings_of(config: Config, *, look_at_mailboxes: bool = False) -> Settings:
+    """How qmail was built and started, as the configuration has it."""
+    return Settings(
+        forbidden_modes=config.qmail.forbidden_modes,
+        default_delivery=os.fsencode(config.qmail.default_delivery),
+        alias_user=os.fsencode(config.qmail.alias),
+        path=os.fsencode(config.programs.path),
+        qmail_bin=os.fsencode(config.qmail.directory.rstrip("/") or "/") + b"/bin",
+        look_at_mailboxes=look_at_mailboxes,
+    )
 
 
 Skip = Callable[[Claim], Outcome | None]

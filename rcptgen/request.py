@@ -52,7 +52,8 @@ class Request:
     last run; `seen` are those that a person was shown, where he was: nothing else is released.
     `resume` ends a rollback.  `state` is the state directory, None for none: nothing
     is then remembered, and every run is the first.  `by` is who asks, where a person does.
-    `strict` publishes nothing where a format cannot say a rule.
+    `strict` publishes nothing where a format cannot say a rule.  `brief`: where nothing has
+    changed, nobody wants the result to say more than that.
     """
 
     outputs: tuple[Output, ...]
@@ -61,6 +62,7 @@ class Request:
     force: bool = False
     full: bool = False
     strict: bool = False
+    brief: bool = False
     approve: frozenset[bytes] | None = None
     seen: tuple[Withheld, ...] | None = None
     resume: bool = False

@@ -68,3 +68,4 @@ class InProcess(Worker):
 def use(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every Host that is opened from here on reads in this process."""
     monkeypatch.setattr("rcptgen.host.Worker", InProcess)
+    monkeypatch.setattr("rcptgen.unchanged.Worker", InProcess)

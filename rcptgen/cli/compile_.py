@@ -88,6 +88,7 @@ def command(
         wait=wait,
         reason="forced" if force else "compile",
         by=who() if force else None,
+        brief=not (as_object or given.verbose or sys.stderr.isatty()),
     )
     done = left_to_watch(given, config, request, as_object=as_object, own_targets=bool(targets))
     return compiled(given, config, request, as_object=as_object) if done is None else done

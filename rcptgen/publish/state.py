@@ -32,6 +32,8 @@ from rcptgen.publish.writer import GenerationWriter, create, make_directory, rem
 __all__ = ["DamagedState", "Generation", "GenerationWriter", "Meta", "State", "path_key"]
 
 CURRENT = b"current"
+INPUTS = b"inputs"
+"""What the last run has read, where the next may be spared by it (rcptgen.unchanged)."""
 GENERATIONS = b"generations"
 KEEP = 10
 
@@ -195,6 +197,49 @@ class State:
                 os.unlink(temporary, dir_fd=self._top)
             return f"{shown(self.path)}: the state cannot be kept: {why(error)}"
         return None
+
+    def number(self) -> int:
+        """The number of the current generation, 0 without one."""
+        return self._named() or 0
+
+    def keep_inputs(self, data: bytes) -> None:
+        """Leaves `data` for `kept_inputs`; what cannot be kept is not missed."""
+        if self._failure is not None:
+            return
+        temporary = b".%s.tmp" % INPUTS
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=self._top)
+            if not data:
+                with suppress(FileNotFoundError):
+                    os.unlink(INPUTS, dir_fd=self._top)
+                return
+            descriptor = create(temporary, self._top)
+            try:
+                write_all(descriptor, data)
+            finally:
+                drop(descriptor)
+            os.rename(temporary, INPUTS, src_dir_fd=self._top, dst_dir_fd=self._top)
+        except OSError:
+            for name in (temporary, INPUTS):
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._top)
+
+    def kept_inputs(self) -> bytes | None:
+        """What `keep_inputs` left last, perhaps cut; None where there is nothing."""
+        if self._failure is not None:
+            return None
+        parts = []
+        try:
+            descriptor = os.open(INPUTS, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, dir_fd=self._top)
+            try:
+                while part := os.read(descriptor, 1 << 20):
+                    parts.append(part)
+            finally:
+                drop(descriptor)
+        except OSError:
+            return None
+        return b"".join(parts)
 
     def _named(self) -> int | None:
         if self._failure is not None:

@@ -16,7 +16,7 @@ from rcptgen.memory import remember
 from rcptgen.policy import Policy
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
-from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result
+from rcptgen.request import Census, Held, Outcomes, Output, Progress, Request, Result
 from rcptgen.run import Hold, Run
 from rcptgen.targets import target as target_called
 
@@ -32,10 +32,11 @@ def compile_host(
     request: Request,
     *,
     progress: Progress = lambda done, whole: None,
+    census: Census | None = None,
 ) -> Result:
     """Reads the host below `root`, builds and verifies every output, and publishes them all or none.
 
-    Raises RcptgenError, with the exit status it stands for, where nothing was published and
+    `census` is told of every domain.  Raises RcptgenError, with the exit status it stands for, where nothing was published and
     no result can be given; a Result with status 1 or 78 was not published either.
     """
     begun = time.monotonic()
@@ -48,7 +49,9 @@ def compile_host(
             place = lock_path(request.state, request.outputs[0].path)
             stack.enter_context(publishing_lock(place, request.wait))
         host = stack.enter_context(Host.open(root, config, look_at_mailboxes=False, workers=workers()))
-        _compile(_run(host, config, request, progress, stack, result))
+        run = _run(host, config, request, progress, stack, result)
+        run.census = census
+        _compile(run)
     result.seconds = time.monotonic() - begun
     return result
 

@@ -11,9 +11,10 @@ import errno
 import gc
 import os
 import signal
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -73,15 +74,19 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One unit and its state; `path` is what it was read from, `reason` why it is not healthy."""
+    """One unit and its state; `path` is what it was read from, `reason` why it is not healthy.
+
+    `seconds` is what reading it took, 0 where nobody looked at the clock.
+    """
 
     path: bytes
     state: State
     reason: str = ""
+    seconds: float = field(default=0.0, compare=False)
 
     def __reduce__(self) -> tuple[type[Report], tuple[object, ...]]:
         # See Outcome.__reduce__.
-        return Report, (self.path, self.state, self.reason)
+        return Report, (self.path, self.state, self.reason, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,10 +245,12 @@ class Reader:
         """
         for model in self._preparing:
             model.prepare()
+        begun = time.monotonic()
         home = self._opened(owner)
         try:
             found = home_tables(home, owner.dash, views)
-            return found, self._report(owner, home, found[0].table)
+            report = self._report(owner, home, found[0].table)
+            return found, replace(report, seconds=time.monotonic() - begun)
         finally:
             home.close()
 

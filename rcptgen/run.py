@@ -8,7 +8,7 @@ from rcptgen.build import Job
 from rcptgen.host import Domain, Host
 from rcptgen.publish import guard
 from rcptgen.publish.tally import EMPTY
-from rcptgen.request import Progress
+from rcptgen.request import Census, Progress
 from rcptgen.rules.table import Table
 
 CATCH_ALL = b"*@"
@@ -22,6 +22,7 @@ class Run(Job):
     host: Host
     progress: Progress
     domains: list[Domain]
+    census: Census | None = None
 
     def released(self, domain: bytes, key: bytes | None = None) -> bool:
         """Whether a person lets go what is held of `domain` under `key`, else its removals.

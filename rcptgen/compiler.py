@@ -36,8 +36,9 @@ def compile_host(
 ) -> Result:
     """Reads the host below `root`, builds and verifies every output, and publishes them all or none.
 
-    `census` is told of every domain.  Raises RcptgenError, with the exit status it stands for, where nothing was published and
-    no result can be given; a Result with status 1 or 78 was not published either.
+    `census` is told of every domain.  Raises RcptgenError, with the exit status it stands for,
+    where nothing was published and no result can be given; a Result with status 1 or 78 was
+    not published either.
     """
     begun = time.monotonic()
     result = Result()

@@ -43,6 +43,7 @@ COMMANDS = {
     "rollback": "rollback",
     "resume": "resume",
     "lint": "lint",
+    "report": "report",
     "trigger": "trigger",
     "install-units": "install_units",
 }

@@ -33,7 +33,7 @@ class _Widened:
 def accepting(host: Host, dead: DeadNames) -> Iterator[Finding]:
     """The domains in turn, and at the end the wildcards by what they let in."""
     policy = Policy(host)
-    found = Wildcards()
+    found = Wildcards(MOST_WILDCARDS)
     widened: dict[_Place, _Widened] = {}
     domains = [one for one in host.domains() if one.kind is not DomainKind.RELAY]
     host.ahead(domains[:STRETCH])
@@ -104,7 +104,7 @@ def _wildcards(found: Wildcards) -> Iterator[Finding]:
         text = f"every name is accepted in {_where(one)} ({one.why})"
         yield Finding("A101", text, one.outcome.file, one.outcome.line)
     count = found.others
-    for rank, one in enumerate(found.widest(MOST_WILDCARDS), 1):
+    for rank, one in enumerate(found.widest(), 1):
         text = f"{shown(one.prefix)}* is accepted in {_where(one)}: number {rank} of {count} wildcards"
         yield Finding("A102", f"{text} ({one.why})", one.outcome.file, one.outcome.line)
 

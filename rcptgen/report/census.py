@@ -45,16 +45,19 @@ class DomainRow:
         return sum(self.counts)
 
 
+MOST_WILDCARDS = 20
+
+
 class DomainCensus:
     """Every domain in a row of numbers, and the wildcards of all of them."""
 
     def __init__(self) -> None:
         self.rows: list[DomainRow] = []
-        self.wildcards = Wildcards()
+        self.wildcards = Wildcards(MOST_WILDCARDS)
 
     def begin(self) -> None:
         """Nothing is counted yet."""
-        self.rows, self.wildcards = [], Wildcards()
+        self.rows, self.wildcards = [], Wildcards(MOST_WILDCARDS)
 
     def add(self, domain: bytes, kind: str, table: Table) -> None:
         """Counts one domain."""

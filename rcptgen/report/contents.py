@@ -41,9 +41,13 @@ class Reason:
 
 @dataclass(slots=True)
 class Loss:
-    """What one output says otherwise than the host, the most frequent reasons first; `more` are not named."""
+    """What one output says otherwise than the host, the most frequent reasons first; `more` are not named.
+
+    `partly`: there are so many rules that not all of them have told their reason.
+    """
 
     outcomes: Outcomes
+    partly: bool
     widened: list[Reason] = field(default_factory=list)
     unsayable: list[Reason] = field(default_factory=list)
     more: int = 0
@@ -179,7 +183,10 @@ def _loss(outcomes: Outcomes) -> Loss:
     widened = _reasons([(one.reason, (one.rule, one.key, one.file, one.line)) for one in outcomes.widened])
     left = _reasons([(one.reason, (one.rule, b"", one.file, one.line)) for one in outcomes.unsayable])
     more = len(widened[MOST_REASONS:]) + len(left[MOST_REASONS:])
-    return Loss(outcomes, widened[:MOST_REASONS], left[:MOST_REASONS], more)
+    partly = outcomes.widened_count > len(outcomes.widened) or outcomes.unsayable_count > len(outcomes.unsayable)
+    # One by one they have the size of the host, and the page does not name them.
+    outcomes.widened, outcomes.unsayable = [], []
+    return Loss(outcomes, partly, widened[:MOST_REASONS], left[:MOST_REASONS], more)
 
 
 def _reasons(rules: list[tuple[str, tuple[bytes, bytes, bytes, int]]]) -> list[Reason]:

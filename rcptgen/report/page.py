@@ -14,7 +14,7 @@ from rcptgen.errors import ConfigurationError
 from rcptgen.publish.generation import Meta
 from rcptgen.publish.history import Changes
 from rcptgen.reader import State
-from rcptgen.report.census import COLUMNS, DomainRow
+from rcptgen.report.census import COLUMNS, MOST_WILDCARDS, DomainRow
 from rcptgen.report.contents import Contents
 from rcptgen.report.plot import Plot, Point, plot
 from rcptgen.request import MOST_LISTED
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 LARGEST = 25
-WILDCARDS = 20
 MOST_HELD = 50
 MOST_UNITS = 20
 MOST_BYTES_OF_DOMAINS = 2_000_000
@@ -66,7 +65,7 @@ def rendered(contents: Contents) -> Iterator[str]:
         "elsewhere": contents.root != b"/",
         "State": State,
         "most_listed": MOST_LISTED,
-        "limits": {"largest": LARGEST, "wildcards": WILDCARDS, "held": MOST_HELD, "units": MOST_UNITS},
+        "limits": {"largest": LARGEST, "wildcards": MOST_WILDCARDS, "held": MOST_HELD, "units": MOST_UNITS},
     }
     return _environment().get_template("page.html").generate(values)
 

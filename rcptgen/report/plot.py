@@ -117,12 +117,11 @@ def _bar(value: int, most: int) -> float:
 
 def _steps(marks: Sequence[Mark]) -> str:
     """A list stays as it is until the next publication."""
-    half = WIDTH / len(marks) / 2
+    edges = [_rounded(at / len(marks) * WIDTH) for at in range(len(marks) + 1)]
     parts: list[str] = []
-    for mark in marks:
-        x, y = mark.x * WIDTH / 100, _rounded(mark.y * HEIGHT / 100)
-        verb = "L" if parts else "M"
-        parts.append(f"{verb}{_rounded(x - half)} {y}L{_rounded(x + half)} {y}")
+    for left, right, mark in zip(edges, edges[1:], marks, strict=False):
+        y = _rounded(mark.y * HEIGHT / 100)
+        parts.append(f"{'L' if parts else 'M'}{left} {y}L{right} {y}")
     return "".join(parts)
 
 

@@ -143,7 +143,7 @@ def test_what_is_held_and_what_comes_next(site: Site) -> None:
         (one["domain"], one["count"], one["reason"]) for one in held
     ]
     count = sum(one["count"] for one in held)
-    assert any(note.startswith(f"{count} removals are held in {len(held)} domain") for note in page.notes)
+    assert any(note.startswith(f"{count} changes are held in {len(held)} domain") for note in page.notes)
     assert any("the next compile adds 1 recipient, takes 0 away" in note for note in page.notes)
     published = site.content
     assert site.compile("--dry-run").json["gained"] == 1

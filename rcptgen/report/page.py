@@ -81,7 +81,9 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters.update(when=_when, number=_number, changes=_changes, change=_change, seconds=_seconds, latin=_latin)
+    made.filters.update(
+        when=_when, number=_number, changes=_changes, change=_change, seconds=_seconds, latin=_latin, records=_records
+    )
     return made
 
 
@@ -123,6 +125,11 @@ def _changes(meta: Meta) -> Changes:
     return meta.changes or Changes()
 
 
+def _records(meta: Meta) -> int:
+    """Those of the first output; an older version may not have counted them."""
+    return meta.counts.get("records", 0)
+
+
 def _change(change: Change, domain: bytes) -> bytes:
     """A rule that came or went, with its sign."""
     return SIGNS[change.what].encode() + b" " + written(change.name, change.prefix, True, domain)
@@ -157,7 +164,7 @@ def _plot(contents: Contents) -> Plot | None:
         changes = _changes(meta)
         # Beside the first of all, which gained everything, nothing else could be seen.
         gained = changes.gained if meta.number > 1 else 0
-        points.append(Point(meta.number, meta.counts.get("records", 0), gained, changes.lost))
+        points.append(Point(meta.number, _records(meta), gained, changes.lost))
     return plot(points) if points else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from heapq import nlargest
 from zlib import crc32
 
 from rcptgen.build import POSTMASTER, Blobs, Build, side_by_side, text_of
@@ -18,7 +19,7 @@ from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.tally import EMPTY
 from rcptgen.qmail.hostfiles import MOST_WARNINGS
 from rcptgen.reader import State as UnitState
-from rcptgen.request import HOLDING, Held
+from rcptgen.request import HOLDING, MOST_SLOW, Held
 from rcptgen.rules.table import Table
 from rcptgen.run import CATCH_ALL, Hold, Run, domain_key
 from rcptgen.standing import Standing, Standings, check_of
@@ -77,6 +78,8 @@ class Attempt:
         self.policy.prepare()
         if run.standings is not None:
             run.standings.shaped_as(self.policy.prepended)
+        if run.census is not None:
+            run.census.begin()
         self.out.open()
         told = ((one.name, one) for one in self._told())
         # Without a rollback what is published is what the guard compares with.
@@ -128,7 +131,7 @@ class Attempt:
         asked = pack(EMPTY)
         self._hold(Held(domain, self._since(domain), reason, count, ()), asked)
         blob = old.live if left is table else pack(left)
-        self._count("gone", left)
+        self._count(domain, "gone", left)
         self._emit(domain, left, blob, old, asked)
 
     def _domain(self, domain: Domain, old: Blobs) -> None:
@@ -152,7 +155,7 @@ class Attempt:
         self.approximate += _approximate(table)
         if _is_empty(domain, table):
             self.empty.append(name)
-        self._count(domain.kind.value, table)
+        self._count(name, domain.kind.value, table)
         self._emit(name, table, blob, old, asked)
         if self.run.standings is not None:
             sound = table is shaped.table and asked is None and not shaped.suspect and not self.policy.last_kept
@@ -206,8 +209,10 @@ class Attempt:
             ),
         )
 
-    def _count(self, kind: str, table: Table) -> None:
+    def _count(self, name: bytes, kind: str, table: Table) -> None:
         """Takes the accepted rules of a domain of this kind into the numbers of the run."""
+        if self.run.census is not None:
+            self.run.census.add(name, kind, table)
         self.classes[kind] += 1
         for outcome, names in table.groups.items():
             if outcome.accepted:
@@ -349,6 +354,7 @@ class Attempt:
         self.out.report()
         result.units = run.host.units.unhealthy()
         result.units_read = len(run.host.units.reports)
+        result.slowest = nlargest(MOST_SLOW, run.host.units.seconds.items(), key=lambda one: one[1])
         result.held = self.held
         result.released = self.released
         known = {(one.domain, one.catch_all): one.check for one in run.memory.holds}

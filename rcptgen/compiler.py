@@ -16,7 +16,7 @@ from rcptgen.memory import remember
 from rcptgen.policy import Policy
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
-from rcptgen.request import Held, Outcomes, Output, Progress, Request, Result, target_for
+from rcptgen.request import Census, Held, Outcomes, Output, Progress, Request, Result, target_for
 from rcptgen.run import Hold, Run
 from rcptgen.standing import Standings
 from rcptgen.unchanged import keep, may_be_spared, unchanged
@@ -33,11 +33,13 @@ def compile_host(
     request: Request,
     *,
     progress: Progress = lambda done, whole: None,
+    census: Census | None = None,
 ) -> Result:
     """Reads the host below `root`, builds and verifies every output, and publishes them all or none.
 
-    Raises RcptgenError, with the exit status it stands for, where nothing was published and
-    no result can be given; a Result with status 1 or 78 was not published either.
+    `census` is told of every domain.  Raises RcptgenError, with the exit status it stands for,
+    where nothing was published and no result can be given; a Result with status 1 or 78 was
+    not published either.
     """
     begun = time.monotonic()
     result = Result()
@@ -51,7 +53,9 @@ def compile_host(
         )
         if spared is None:
             host = stack.enter_context(host_for(root, config, record=state is not None))
-            _compile(_run(host, config, request, progress, stack, result))
+            run = _run(host, config, request, progress, stack, result)
+            run.census = census
+            _compile(run)
             if state is not None:
                 keep(state, host, config, request, result)
     done = spared or result

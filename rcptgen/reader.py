@@ -82,17 +82,21 @@ class State(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One unit and its state; `path` is what it was read from, `reason` why it is not healthy."""
+    """One unit and its state; `path` is what it was read from, `reason` why it is not healthy.
+
+    `seconds` is what reading it took, 0 where nobody looked at the clock.
+    """
 
     path: bytes
     state: State
     reason: str = ""
     looked_at: bytes = b""
     """What it was read from (rcptgen.source.looked), where that is recorded."""
+    seconds: float = field(default=0.0, compare=False)
 
     def __reduce__(self) -> tuple[type[Report], tuple[object, ...]]:
         # See Outcome.__reduce__.
-        return Report, (self.path, self.state, self.reason, self.looked_at)
+        return Report, (self.path, self.state, self.reason, self.looked_at, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,16 +280,15 @@ class Reader:
         for model in self._preparing:
             model.prepare()
         self._set_aside()
-        began = time.time_ns()
+        began, begun = time.time_ns(), time.monotonic()
         home = self._opened(owner)
         try:
             found = home_tables(home, owner.dash, views)
             report = self._report(owner, home, found[0].table)
         finally:
             home.close()
-        if self._tree.record:
-            report = replace(report, looked_at=looked.pack(self._tree.take_footprint(), owner.home, began))
-        return found, report
+        seen = looked.pack(self._tree.take_footprint(), owner.home, began) if self._tree.record else b""
+        return found, replace(report, looked_at=seen, seconds=time.monotonic() - begun)
 
     def _set_aside(self) -> None:
         """What was looked at since the last home was is nobody's own."""

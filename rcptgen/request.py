@@ -4,22 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from rcptgen.config import Config
 from rcptgen.publish.history import Changes, Rollback, Who, Withheld
 from rcptgen.reader import Report
+from rcptgen.rules.table import Table
 from rcptgen.targets import target
 from rcptgen.targets.base import Target, Unsayable, Widened
 
 MOST_LISTED = 100_000
 """Widened and unsayable rules that are kept one by one; beyond, they are only counted."""
 
+MOST_SLOW = 20
+"""Units that are named for the time they took."""
+
 HOLDING = 3
 """The exit status of a run that published, but holds removals or catch-alls, or is rolled back."""
 
 Progress = Callable[[int, int], None]
 """Told now and then: domains done, domains in all."""
+
+
+class Census(Protocol):
+    """Somebody who looks at every domain as it is to be published (a rollback left aside)."""
+
+    def begin(self) -> None:
+        """The domains come, each once, in ascending order; what came before this call does not count."""
+        ...
+
+    def add(self, domain: bytes, kind: str, table: Table) -> None:
+        """One domain; `kind` is its class, as in `Result.classes`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +129,14 @@ class Result:
     has for it, 0 where there was nothing to remember.  `released` are the domains whose removals went
     out because a person approved.  `recipients` counts the accepted rules by the class of their domain
     and their kind, `classes` the domains: local, virtual, relay, and gone for what is only held.
+    `slowest` are the units that took longest to read, with the seconds, the slowest one first.
     """
 
     status: int = 0
     outputs: list[Outcomes] = field(default_factory=list)
     units: list[Report] = field(default_factory=list)
     units_read: int = 0
+    slowest: list[tuple[bytes, float]] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     kept: dict[bytes, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

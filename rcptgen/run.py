@@ -8,7 +8,7 @@ from rcptgen.build import Job
 from rcptgen.host import Domain, Host
 from rcptgen.publish import guard
 from rcptgen.publish.tally import EMPTY
-from rcptgen.request import Progress
+from rcptgen.request import Census, Progress
 from rcptgen.rules.table import Table
 from rcptgen.standing import Standings
 from rcptgen.targets.witness import SAMPLE
@@ -25,6 +25,7 @@ class Run(Job):
     progress: Progress
     domains: list[Domain]
     standings: Standings | None = None
+    census: Census | None = None
 
     @property
     def sample(self) -> int:

@@ -54,6 +54,9 @@ CALLS_BETWEEN_LOOKS = 8
 WORTH_HELP = 32
 """Homes wanted at once from which on other workers take a share of them."""
 
+NOTICED = 0.001
+"""Seconds that a unit must take to be remembered for them."""
+
 SILENT = "the home directory does not answer"
 
 _One = TypeVar("_One")
@@ -123,11 +126,13 @@ class Units:
     """What has been read of a host, by unit; asks the worker for what has not.
 
     `helpers` are other workers that take their share where very many homes are wanted.
+    `seconds` are those that reading took, for the units that took more than NOTICED.
     """
 
     worker: Worker
     helpers: Sequence[Worker] = ()
     reports: dict[bytes, Report] = field(default_factory=dict)
+    seconds: dict[bytes, float] = field(default_factory=dict)
     failed_owners: dict[Owner, Report] = field(default_factory=dict)
     looked_at: dict[Owner, bytes] = field(default_factory=dict)
     suspect_owners: dict[Owner, Report] = field(default_factory=dict)
@@ -204,6 +209,8 @@ class Units:
 
     def note(self, report: Report) -> None:
         """Records the state of a unit; of several that one path is found in, the worst."""
+        if report.seconds > NOTICED:
+            self.seconds[report.path] = self.seconds.get(report.path, 0.0) + report.seconds
         known = self.reports.get(report.path)
         if known is None or known.state.weight <= report.state.weight:
             self.reports[report.path] = report

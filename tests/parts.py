@@ -48,6 +48,13 @@ def _program(name: str, package: str, *trial: str) -> str:
     return ""
 
 
+def chromium() -> list[str]:
+    """The words that start Chromium without a window; none where there is no Chromium."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    # As root its own sandbox does not start; what it is shown here is ours.
+    return [found, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"] if found is not None else []
+
+
 def _wheel() -> str:
     if os.environ.get("RCPTGEN_TEST_WHEEL") != "1":
         return "the checkout is tested, not the wheel (script/test builds one)"
@@ -70,6 +77,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "strace": lambda: _program("strace", "strace", "-o", "/dev/null", "true"),
     "systemd": lambda: _program("systemd-analyze", "systemd", "--version"),
     "groff": lambda: _program("groff", "groff-base"),
+    "chromium": lambda: "" if chromium() else "no chromium (Debian: apt-get install chromium)",
     "zsh": lambda: _program("zsh", "zsh", "-f", "-c", "true"),
     "fish": lambda: _program("fish", "fish", "--no-config", "-c", "true"),
     "mariadb": missing_mariadb,

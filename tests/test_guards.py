@@ -83,9 +83,9 @@ def test_a_required_part_that_is_missing_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_required_part_that_nobody_knows_ends_the_run(tmp_path: Path) -> None:
-    status, said = run(GOOD, tmp_path, RCPTGEN_REQUIRE="fish")
+    status, said = run(GOOD, tmp_path, RCPTGEN_REQUIRE="unicorn")
     assert status == 4
-    assert "no part is called 'fish'" in said
+    assert "no part is called 'unicorn'" in said
 
 
 def test_everybody_may_enter_the_directory_of_a_test(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ COMMANDS = {
     "resume": "resume",
     "lint": "lint",
     "watch": "watch",
+    "report": "report",
     "trigger": "trigger",
     "install-units": "install_units",
 }

@@ -154,7 +154,7 @@ def perform(given: Globals, request: Request, work: Callable[[Progress], Result]
     """Does `work` and says what a person or a program wants to know; returns the exit status."""
     gc.set_threshold(*SELDOM)
     try:
-        with _progress(given, as_object) as progress:
+        with progressing(given, quiet=as_object) as progress:
             result = work(progress)
     except (RcptgenError, MemoryError) as error:
         if as_object:
@@ -173,9 +173,9 @@ _EMPTY: dict[str, list[Any]] = {"units": [], "held": [], "outputs": []}
 
 
 @contextmanager
-def _progress(given: Globals, as_object: bool) -> Iterator[Progress]:
+def progressing(given: Globals, *, quiet: bool = False) -> Iterator[Progress]:
     """A counter on a terminal, once a run takes longer than a moment."""
-    if given.quiet or as_object or not sys.stderr.isatty():
+    if given.quiet or quiet or not sys.stderr.isatty():
         yield lambda done, whole: None
         return
     last = time.monotonic() + PATIENCE - 0.1

@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from heapq import nsmallest
+from dataclasses import dataclass
 
 from rcptgen.host import Domain, DomainKind, Host
 from rcptgen.lint.forwards import DeadNames
+from rcptgen.lint.wildcards import Wildcard, Wildcards
 from rcptgen.policy import Policy, Shaped
 from rcptgen.qmail.hostfiles import Finding
-from rcptgen.rules.outcome import Outcome, Verdict
+from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
 
 STRETCH = 64
 MOST_WILDCARDS = 20
-MOST_NAMED = 3
-
-
-@dataclass(slots=True)
-class _Wildcard:
-    """One file that stands for all names with a beginning, and the domains in which it does."""
-
-    prefix: bytes
-    outcome: Outcome
-    domains: int = 0
-    named: list[bytes] = field(default_factory=list)
-
-    @property
-    def width(self) -> tuple[int, int, bytes]:
-        """What sorts it before those that let in less: a shorter beginning, then more domains."""
-        return len(self.prefix), -self.domains, self.outcome.file
 
 
 _Place = tuple[str, bytes, int]
@@ -49,7 +33,7 @@ class _Widened:
 def accepting(host: Host, dead: DeadNames) -> Iterator[Finding]:
     """The domains in turn, and at the end the wildcards by what they let in."""
     policy = Policy(host)
-    found: dict[tuple[bytes, bytes, int], _Wildcard] = {}
+    found = Wildcards(MOST_WILDCARDS)
     widened: dict[_Place, _Widened] = {}
     domains = [one for one in host.domains() if one.kind is not DomainKind.RELAY]
     host.ahead(domains[:STRETCH])
@@ -60,7 +44,7 @@ def accepting(host: Host, dead: DeadNames) -> Iterator[Finding]:
             if not host.users_damage:
                 yield from _of_domain(domain, shaped.table)
             yield from _not_written(shaped)
-            _count(found, domain, shaped.table)
+            found.add(domain.name, shaped.table)
             _count_widened(widened, domain, shaped.table)
             dead.add(domain, shaped.table)
         yield from dead.rest()
@@ -114,32 +98,17 @@ def _of_domain(domain: Domain, table: Table) -> Iterator[Finding]:
         yield Finding("D113", f"mail for postmaster@{shown(domain.name)} bounces", domain.file, domain.line)
 
 
-def _count(found: dict[tuple[bytes, bytes, int], _Wildcard], domain: Domain, table: Table) -> None:
-    for prefix, outcome in table.prefixes.items():
-        if not outcome.accepted:
-            continue
-        one = found.setdefault((prefix, outcome.file, outcome.line), _Wildcard(prefix, outcome))
-        one.domains += 1
-        if len(one.named) < MOST_NAMED:
-            one.named.append(domain.name)
-
-
-def _wildcards(found: dict[tuple[bytes, bytes, int], _Wildcard]) -> Iterator[Finding]:
+def _wildcards(found: Wildcards) -> Iterator[Finding]:
     """Catch-alls, all of them; of the other wildcards those that let in most."""
-    catchalls = sorted((one for one in found.values() if not one.prefix), key=lambda one: one.width)
-    for one in catchalls:
-        text = f"every name is accepted in {_where(one)} ({_why(one.outcome)})"
+    for one in found.catch_alls():
+        text = f"every name is accepted in {_where(one)} ({one.why})"
         yield Finding("A101", text, one.outcome.file, one.outcome.line)
-    others = [one for one in found.values() if one.prefix]
-    for rank, one in enumerate(nsmallest(MOST_WILDCARDS, others, key=lambda one: one.width), 1):
-        text = f"{shown(one.prefix)}* is accepted in {_where(one)}: number {rank} of {len(others)} wildcards"
-        yield Finding("A102", f"{text} ({_why(one.outcome)})", one.outcome.file, one.outcome.line)
+    count = found.others
+    for rank, one in enumerate(found.widest(), 1):
+        text = f"{shown(one.prefix)}* is accepted in {_where(one)}: number {rank} of {count} wildcards"
+        yield Finding("A102", f"{text} ({one.why})", one.outcome.file, one.outcome.line)
 
 
-def _why(outcome: Outcome) -> str:
-    return f"deferred: {outcome.reason}" if outcome.verdict is Verdict.DEFER else outcome.reason
-
-
-def _where(one: _Wildcard) -> str:
+def _where(one: Wildcard) -> str:
     names = ", ".join(shown(name) for name in one.named)
     return names + (f" and {one.domains - len(one.named)} more domains" if one.domains > len(one.named) else "")

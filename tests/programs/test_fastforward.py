@@ -214,6 +214,13 @@ def test_a_look_up_in_a_damaged_database_ends_as_it_does_really(size: int, joe: 
     assert run(b"-d db", Files({b"db": bytes(3000)}), DEFAULT=b"joe", HOST=b"h.example").statuses == {100}
 
 
+def test_a_target_that_no_look_up_finds_any_more_is_damage() -> None:
+    files = Files({b"db": records([(":joe@h", [b"&a@b"]), (":ann@h", [b"&a@b"])]).replace(b":joe@h", b":jou@h")})
+    table = every(b"-d db", files, b"h")
+    assert files.said == [b"suspect /home/db"]
+    assert table.match(b"ann").widened
+
+
 def test_an_error_of_the_disk_is_none_of_the_database() -> None:
     files = Files({b"unreadable": ALIASES})
     assert run(b"-d unreadable", files, DEFAULT=b"joe", HOST=b"h.example").statuses == {111}

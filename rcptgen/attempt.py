@@ -37,7 +37,13 @@ class Attempt:
         self.run = run
         self.hold = hold
         memory = run.memory
-        self.policy = Policy(run.host, published=memory.table, known_units=memory.units, prepended=memory.prepended)
+        self.policy = Policy(
+            run.host,
+            published=memory.table,
+            known_units=memory.units,
+            prepended=memory.prepended,
+            hold_forwards=hold.forwards,
+        )
         self.out = Build(run)
         self.held: list[Held] = []
         self.holds: list[Withheld] = []
@@ -249,9 +255,11 @@ class Attempt:
             everything = f"{lost} of all {self.before} names would go"
         if not catchalls and len(self.opened) > limits.new_catchalls:
             catchalls = True
-        if (everything, catchalls) == (self.hold.everything, self.hold.catchalls):
-            return None
-        return Hold(self.hold.gone, everything, catchalls)
+        # What a forward leads to may bounce only because of what is held, or cannot be read.
+        doubt = bool(self.held or everything or run.host.units.any_held_back)
+        forwards = self.hold.forwards or (self.policy.drops_forwards and doubt)
+        hold = Hold(self.hold.gone, everything, catchalls, forwards)
+        return None if hold == self.hold else hold
 
     def _emptied(self) -> str:
         """Whether homes that were read for the last publication are gone with all that stood beside them."""

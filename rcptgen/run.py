@@ -75,11 +75,12 @@ class Run(Job):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What an attempt holds beyond single suspicious domains."""
+    """What an attempt holds beyond single suspicious domains; `forwards`: names that look like dead forwards."""
 
     gone: frozenset[bytes] = frozenset()
     everything: str = ""
     catchalls: bool = False
+    forwards: bool = False
 
 
 def domain_key(domain: bytes) -> str:

@@ -22,6 +22,7 @@ class Run(Job):
     host: Host
     progress: Progress
     domains: list[Domain]
+    _seen: frozenset[tuple[str, bool]] | None = None
 
     def released(self, domain: bytes, key: bytes | None = None) -> bool:
         """Whether a person lets go what is held of `domain` under `key`, else its removals.
@@ -41,10 +42,11 @@ class Run(Job):
         """Whether what is held is still what a person was shown, where he was shown something."""
         if self.request.seen is None:
             return True
-        name = domain_key(domain)
-        return any(
-            one in self.request.seen for one in self.memory.holds if (one.domain, one.catch_all) == (name, catch_all)
-        )
+        if self._seen is None:
+            shown = {(one.domain, one.catch_all): one for one in self.request.seen}
+            held = {(one.domain, one.catch_all): one for one in self.memory.holds}
+            self._seen = frozenset(key for key, one in held.items() if shown.get(key) == one)
+        return (domain_key(domain), catch_all) in self._seen
 
     def approved(self, domain: bytes, old: Table) -> Table:
         """What is left of `old` to be guarded: what a person was not asked about, where one has approved."""

@@ -309,7 +309,7 @@ class FastForward:
     tells_leads = True
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[bytes, Status], Aliases | DamagedCdb | TooMuch] = {}
+        self._kept: dict[tuple[bytes, Status], Aliases | str] = {}
         self._whole: tuple[bytes, Status] | None = None
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
@@ -358,12 +358,14 @@ class FastForward:
                 del self._kept[next(iter(self._kept))]
         if isinstance(known, Aliases):
             return known
-        raise known.with_traceback(None)
+        raise TooMuch if known == TANGLED else DamagedCdb("", known)
 
 
-def _read(database: CdbFile) -> Aliases | DamagedCdb | TooMuch:
+def _read(database: CdbFile) -> Aliases | str:
     """What can be told of a database once and for all: its aliases, or why there are none."""
     try:
         return read_aliases(database)
-    except (DamagedCdb, TooMuch) as trouble:
-        return trouble
+    except TooMuch:
+        return TANGLED
+    except DamagedCdb as trouble:
+        return trouble.damage

@@ -47,6 +47,7 @@ class Attempt:
             known_units=memory.units,
             prepended=memory.prepended,
             settled=run.standings is not None and run.standings.settled,
+            hold_forwards=hold.forwards,
         )
         self.out = Build(run)
         self.out.recording = run.standings is not None
@@ -326,9 +327,11 @@ class Attempt:
             everything = f"{lost} of all {self.before} names would go"
         if not catchalls and len(self.opened) > limits.new_catchalls:
             catchalls = True
-        if (everything, catchalls) == (self.hold.everything, self.hold.catchalls):
-            return None
-        return Hold(self.hold.gone, everything, catchalls)
+        # What a forward leads to may bounce only because of what is held, or cannot be read.
+        doubt = bool(self.held or everything or run.host.units.any_held_back)
+        forwards = self.hold.forwards or (self.policy.drops_forwards and doubt)
+        hold = Hold(self.hold.gone, everything, catchalls, forwards)
+        return None if hold == self.hold else hold
 
     def _emptied(self) -> str:
         """Whether homes that were read for the last publication are gone with all that stood beside them."""

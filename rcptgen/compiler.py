@@ -17,6 +17,7 @@ from rcptgen.policy import Policy
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
 from rcptgen.request import Census, Held, Outcomes, Output, Progress, Request, Result, target_for
+from rcptgen.rules.outcome import Kind
 from rcptgen.run import Hold, Run
 from rcptgen.standing import Standings
 from rcptgen.unchanged import keep, may_be_spared, unchanged
@@ -192,10 +193,21 @@ def _still_held(run: Run, domain: bytes) -> bool:
 def _still_meant(run: Run, domain: bytes) -> bool:
     """Whether users/cdb still has the domain, or a control file looks cut off, or has gone itself."""
     host = run.host
-    if host.users_damage or host.cut_off:
+    if host.users_damage or host.cut_off or _vanished(run, b"locals", b"virtualdomains"):
         return True
-    for name in (b"locals", b"virtualdomains"):
-        file = host.directory + b"/control/" + name
-        if file in run.memory.units and file not in host.units.reports:
-            return True
+    if (host.files.relays_cut_off or _vanished(run, b"rcpthosts", b"morercpthosts.cdb")) and _was_relayed(run, domain):
+        return True
     return host.users is not None and host.users.has_wildcard(domain + b"-")
+
+
+def _vanished(run: Run, *names: bytes) -> bool:
+    """Whether any of the control files was there for the last publication, and is not now."""
+    files = [run.host.directory + b"/control/" + name for name in names]
+    return any(one in run.memory.units and one not in run.host.units.reports for one in files)
+
+
+def _was_relayed(run: Run, domain: bytes) -> bool:
+    """Whether the domain was published as one that this host only relays to."""
+    table = run.memory.table(domain)
+    base = None if table is None else table.prefixes.get(b"")
+    return base is not None and base.kind is Kind.RELAY

@@ -10,6 +10,7 @@ from rcptgen.qmail.dotqmail import safe_extension
 from rcptgen.qmail.homeleads import is_forwarding
 from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.routing import Local
+from rcptgen.rules.compare import accepts
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
@@ -88,6 +89,16 @@ class DeadForwards:
             return False
         named = not claim.wildcard or any(one.local == local for one in self._host.overrides(domain))
         return named or not self._forwards.varies(address) or _has_name(table, extension, claim.owner.dash)
+
+
+def drops(table: Table, published: Table) -> bool:
+    """Whether `table`, as `apply` has made it, refuses as dead what `published` accepts."""
+    dead = [names for outcome, names in table.groups.items() if outcome.reason == DEAD]
+    if any(accepts(published.match(name)) for names in dead for name in names):
+        return True
+    prefixes = [prefix for prefix, outcome in table.prefixes.items() if outcome.reason == DEAD]
+    covering = filter(None, map(published.covering, prefixes))
+    return any(outcome.accepted for _, outcome in covering)
 
 
 def _refused(outcome: Outcome) -> Outcome:

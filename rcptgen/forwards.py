@@ -62,6 +62,7 @@ class Forwards:
         self._alive: dict[bytes, bool] = {}
         self._varies: set[bytes] = set()
         self._targets: dict[bytes, tuple[bytes, ...]] = {}
+        self._loops: dict[bytes, tuple[bytes, ...]] = {}
 
     def leads(self, addresses: Sequence[bytes], *, whole: bool = False) -> list[Lead]:
         """One step: where the mail of each address goes; with `whole` all forwards beside a mailbox, too."""
@@ -86,24 +87,31 @@ class Forwards:
         return address in self._varies
 
     def loop(self, address: bytes) -> tuple[bytes, ...]:
-        """A loop that the forwards of a dead address run into, from where it begins to the same again; or none."""
+        """A loop that the forwards of a dead address run into, from any of its addresses to the same again; or none."""
         self.settle((address,))
         passed: dict[bytes, None] = {}
         # Depth first, with the ways that are still open: a way that comes back to itself is the loop.
         ways = [iter((address,))]
-        done: set[bytes] = set()
+        loops = self._loops
         while ways:
             one = next(ways[-1], None)
             if one is None:
                 ways.pop()
                 if passed:
-                    done.add(passed.popitem()[0])
-            elif one in passed:
-                way = list(passed)
-                return (*way[way.index(one) :], one)
-            elif one not in done:
+                    loops[passed.popitem()[0]] = ()
+                continue
+            if one not in passed and one not in loops:
                 passed[one] = None
                 ways.append(iter(self._targets.get(one, ())))
+                continue
+            found = loops.get(one, ())
+            if one in passed:
+                way = list(passed)
+                found = (*way[way.index(one) :], one)
+            if found:
+                # Whatever leads there leads there from now on: nothing is gone through twice.
+                loops.update(dict.fromkeys(passed, found))
+                return found
         return ()
 
     def settle(self, addresses: Iterable[bytes]) -> None:
@@ -113,6 +121,7 @@ class Forwards:
             self._alive.clear()
             self._varies.clear()
             self._targets.clear()
+            self._loops.clear()
         if self._host.users_damage:
             self._alive.update((one, True) for one in addresses)
             return

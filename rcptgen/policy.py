@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rcptgen.deadforwards import DeadForwards
+from rcptgen.deadforwards import DeadForwards, drops
 from rcptgen.errors import ConfigurationError
 from rcptgen.forwards import DEAD
 from rcptgen.host import Domain, DomainKind, DomainRules, Flats, Host
@@ -23,6 +23,8 @@ OWNER_LIMIT = 2_000_000
 """Names of one owner times domains in locals, above which the owner is one prefix rule."""
 
 ACCEPTED_FOR_NOW = "accepted, since the host itself tries again later"
+
+IN_DOUBT = "forwards that look dead, while other names are held or cannot be read"
 
 Published = Callable[[bytes], Table | None]
 
@@ -45,7 +47,8 @@ class Policy:
     claim that was never published is accepted whole.  `claims` are those of this run, each
     a home, a NUL and the name it claims (with `*` behind a wildcard): two claims may share
     a home, and only one of them be new.  `prepended` was the mode of the last
-    run, if any; after `prepare` it is the mode of this one (`settled`: the same, without another count).
+    run, if any; after `prepare` it is the mode of this one (`settled`: the same, without another
+    count).  With `hold_forwards` a domain that loses names as dead forwards is suspect.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Policy:
         known_units: frozenset[bytes] = frozenset(),
         prepended: str = "",
         settled: bool = False,
+        hold_forwards: bool = False,
     ) -> None:
         self.host = host
         self._settings = host.config.policy
@@ -76,9 +80,15 @@ class Policy:
         self._suspect = ""
         self._flats: Flats = {}
         self._dead = DeadForwards(host) if self._settings.dead_forwards == "reject" else None
+        self._hold_forwards = hold_forwards
         if self._settings.relay != "accept":
             raise ConfigurationError('[policy] relay = "file" is not available in this version')
         self._overlays = Overlays(host.config.extra.accept, host.config.extra.reject)
+
+    @property
+    def drops_forwards(self) -> bool:
+        """Whether dead forwards are refused."""
+        return self._dead is not None
 
     # -- prepended names --------------------------------------------------------------------
 
@@ -179,6 +189,15 @@ class Policy:
 
         return kept
 
+    def _suspect_overrides(self, domain: Domain) -> None:
+        """What user@domain entries lead to may be in trouble, too."""
+        units = self.host.units
+        for one in self.host.overrides(domain.name) if units.any_held_back else ():
+            owner = self.host.space().claim(one.value + b"-" + one.local).owner
+            report = units.suspect_owners.get(owner) or units.failed_owners.get(owner)
+            if one.value and report is not None:
+                self._suspect = report.reason
+
     # -- one domain ---------------------------------------------------------------------------
 
     def shape(self, domain: Domain) -> Shaped:
@@ -198,9 +217,13 @@ class Policy:
         if domain.kind is DomainKind.LOCAL:
             # Those of a domain whose rules are another one's are that other one's.
             self.last_claims = self._local_claims = self.last_claims or self._local_claims
+            self._suspect_overrides(domain)
         table = self._relayed(table, domain)
         if self._dead is not None and domain.kind is not DomainKind.RELAY and not self.host.users_damage:
             table = self._dead.apply(table, domain.name)
+            published = self._published(domain.name) if self._hold_forwards else None
+            if published is not None and drops(table, published):
+                self._suspect = self._suspect or IN_DOUBT
         table, more = self._percent(rules, table, domain)
         return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more, self._suspect)
 

@@ -26,6 +26,7 @@ class Run(Job):
     domains: list[Domain]
     standings: Standings | None = None
     census: Census | None = None
+    _seen: frozenset[tuple[str, bool]] | None = None
 
     @property
     def sample(self) -> int:
@@ -50,10 +51,11 @@ class Run(Job):
         """Whether what is held is still what a person was shown, where he was shown something."""
         if self.request.seen is None:
             return True
-        name = domain_key(domain)
-        return any(
-            one in self.request.seen for one in self.memory.holds if (one.domain, one.catch_all) == (name, catch_all)
-        )
+        if self._seen is None:
+            shown = {(one.domain, one.catch_all): one for one in self.request.seen}
+            held = {(one.domain, one.catch_all): one for one in self.memory.holds}
+            self._seen = frozenset(key for key, one in held.items() if shown.get(key) == one)
+        return (domain_key(domain), catch_all) in self._seen
 
     def approved(self, domain: bytes, old: Table) -> Table:
         """What is left of `old` to be guarded: what a person was not asked about, where one has approved."""
@@ -84,11 +86,12 @@ class Run(Job):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What an attempt holds beyond single suspicious domains."""
+    """What an attempt holds beyond single suspicious domains; `forwards`: names that look like dead forwards."""
 
     gone: frozenset[bytes] = frozenset()
     everything: str = ""
     catchalls: bool = False
+    forwards: bool = False
 
 
 def domain_key(domain: bytes) -> str:

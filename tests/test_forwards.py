@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,22 @@ def test_the_loop_is_named(tmp_path: Path) -> None:
         forwards = Forwards(host)
         loop = (b"b@here.example", b"c@here.example", b"b@here.example")
         assert [forwards.loop(one + b"@here.example") for one in (b"a", b"b", b"d")] == [loop, loop, ()]
+
+
+@pytest.mark.parametrize("last", [0, 1500], ids=["a loop", "a way that ends"])
+def test_a_long_way_is_gone_once_however_often_it_is_asked_for(tmp_path: Path, last: int) -> None:
+    many = 1500
+    targets = [*range(1, many), last]
+    files = {f"alias/.qmail-n{at}": f"&n{to}@here.example\n" for at, to in enumerate(targets)}
+    laid = Laid(tmp_path / "host", {"control/me": "here.example\n", **files})
+    with Host.open(laid.root) as host:
+        forwards = Forwards(host)
+        names = [b"n%d@here.example" % at for at in range(many)]
+        forwards.settle(names)
+        begun = time.process_time()
+        found = {forwards.loop(name) for name in names}
+        assert time.process_time() - begun < 0.2
+        assert [len(one) for one in found] == [0 if last else many + 1]
 
 
 # --- Against a reference -------------------------------------------------------------------------

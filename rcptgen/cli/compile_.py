@@ -293,7 +293,7 @@ def _lines(request: Request, result: Result, *, whole: bool, verbose: bool) -> I
     if not result.first and (result.gained or result.lost):
         yield f"  since the last publish: {result.gained} recipients gained, {result.lost} lost"
     deferring = [unit for unit in result.units if unit.state is State.DEFERRING]
-    passed_over = [] if verbose else deferring[UNITS_SHOWN:]
+    passed_over = frozenset(() if verbose else deferring[UNITS_SHOWN:])
     for unit in result.units:
         if unit not in passed_over:
             yield f"  {unit.state}: {shown(unit.path)}: {unit.reason}"

@@ -17,6 +17,9 @@ from rcptgen.rules.table import Table
 MOST_WAITING = 5000
 """Forward lines that are followed together."""
 
+MOST_OF_LOOP = 8
+"""Addresses of a loop that are named."""
+
 MOST_REMEMBERED = 500_000
 """Files of which it is known that they forward to somebody; the names of others are followed one by one."""
 
@@ -59,12 +62,18 @@ class ForwardLines:
         for address, lead in zip(dead, self._forwards.leads(dead), strict=True):
             loop = self._forwards.loop(address)
             if loop:
-                yield "F102", f"the forwards go round in a loop: {' -> '.join(map(shown, loop))}"
+                yield "F102", f"the forwards go round in a loop: {_way(loop)}"
             elif lead.bounces:
                 yield "F101", f"{shown(address)} bounces: {lead.outcome.reason}"
             else:
                 targets = ", ".join(shown(one.address) for one in lead.forwards[:3])
                 yield "F101", f"{shown(address)} leads to nobody: it is only forwarded to {targets}"
+
+
+def _way(loop: Sequence[bytes]) -> str:
+    """The addresses of a loop, the first ones of a long one."""
+    first = " -> ".join(map(shown, loop[:MOST_OF_LOOP]))
+    return first if len(loop) <= MOST_OF_LOOP else f"{first} -> ... ({len(loop) - 1} addresses)"
 
 
 class DeadNames:

@@ -14,9 +14,11 @@ import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, starmap
 
 from rcptgen.qmail.look import Look
 from rcptgen.qmail.model import Effect, Text
+from rcptgen.rules.cdbproof import proved
 from rcptgen.rules.cdbwalk import CdbFile
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind
@@ -189,7 +191,7 @@ def read_aliases(database: CdbFile) -> Aliases:
     """Every target that a look-up could find; raises DamagedCdb, OSError, and TooMuch for a tangle of aliases."""
     plain: dict[bytes, list[bytes]] = {}
     odd: set[bytes] = set()
-    for key, data in database.records():
+    for key, data in chain.from_iterable(starmap(zip, proved(database))):
         # What is looked up is in lower case and comes from the environment.
         if key[:1] != b":" or key != key.lower() or b"\0" in key:
             continue

@@ -309,7 +309,7 @@ class FastForward:
     tells_leads = True
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[bytes, Status], Aliases] = {}
+        self._kept: dict[tuple[bytes, Status], Aliases | str] = {}
         self._whole: tuple[bytes, Status] | None = None
 
     def run(self, words: Sequence[Text], situation: Situation, execute: Runner) -> Effect:
@@ -351,9 +351,21 @@ class FastForward:
 
     def _aliases(self, database: CdbFile, key: tuple[bytes, Status] | None) -> Aliases:
         known = self._kept.pop(key, None) if key is not None else None
-        known = known or read_aliases(database)
+        known = known or _read(database)
         if key is not None:
             self._kept[key] = known
             while len(self._kept) > KEPT:
                 del self._kept[next(iter(self._kept))]
-        return known
+        if isinstance(known, Aliases):
+            return known
+        raise TooMuch if known == TANGLED else DamagedCdb("", known)
+
+
+def _read(database: CdbFile) -> Aliases | str:
+    """What can be told of a database once and for all: its aliases, or why there are none."""
+    try:
+        return read_aliases(database)
+    except TooMuch:
+        return TANGLED
+    except DamagedCdb as trouble:
+        return trouble.damage

@@ -300,7 +300,23 @@ class Home:
         """The dot-qmail file `name`, read as its owner; None where the search goes on."""
         with self.as_owner():
             found = self.content(name, entry)
-        return self.judged(name, found)
+            shut = self._shut_above(name) if isinstance(found, Refused) else None
+        return self.judged(name, found) if shut is None else _fixed(self.not_entered(shut))
+
+    def _shut_above(self, name: bytes) -> bytes | None:
+        """The first directory on the way from the home to `name` that its owner may not enter."""
+        for slash in re.finditer(rb"/", name):
+            above = name[: slash.start()]
+            found = self.tree.directory(self.path(above))
+            if isinstance(found, Refused):
+                return above
+            if isinstance(found, Directory):
+                found.close()
+        return None
+
+    def not_entered(self, name: bytes) -> Outcome:
+        """What befalls everything below the directory `name` where its owner may not enter it."""
+        return deferral("the directory cannot be entered by its owner", self.path(name))
 
     def content(self, name: bytes, entry: EntryType) -> Reading:
         """What the file `name` holds for whoever looks now: its owner, where that identity is taken."""

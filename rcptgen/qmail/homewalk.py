@@ -7,7 +7,7 @@ from dataclasses import replace
 from operator import itemgetter
 
 from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
-from rcptgen.qmail.home import LONGEST_FILE, Home, Judged, deferral
+from rcptgen.qmail.home import LONGEST_FILE, Home, Judged
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.source.tree import Directory, EntryType, FailedForNow, Reading, Refused, Regular, Status
 
@@ -121,7 +121,7 @@ class Walk:
         if isinstance(found, FailedForNow):
             home.note_failure(found)
         if isinstance(found, Refused | FailedForNow):
-            below = deferral("the directory cannot be entered by its owner", home.path(relative))
+            below = home.not_entered(relative)
             self.prefixes[key] = below if first or itself is not None else replace(below, widened=True)
             return
         if not isinstance(found, Directory):

@@ -17,7 +17,8 @@ from rcptgen.qmail.accounts import Accounts
 from rcptgen.qmail.control import ConstMap, Entry, entries, first_line
 from rcptgen.qmail.routing import RcptHosts, Routing
 from rcptgen.qmail.users import Assign, DamagedUsers, UsersCdb, differences, parse_assign
-from rcptgen.rules.cdbwalk import DamagedCdb, walk_cdb
+from rcptgen.rules.cdbproof import proved
+from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
 from rcptgen.rules.shown import shown
 from rcptgen.source.tree import Absent, FailedForNow, Identity, NotRegular, Refused, Regular, TooLarge
 
@@ -54,15 +55,15 @@ class HostFiles:
     `users` is None where users/cdb is not there; `users_damage` says why it cannot be used
     as a whole, and `damaged_users` then answers for what is left of it, if anything.
     `present` are the control files that were found.  `cut_off`: locals or virtualdomains
-    ends in the middle of a line, or is empty, as a half-written file would.  Raises
-    ConfigurationError where qmail-send would not start, SourceFailed where a file cannot be
-    read for now.
+    ends in the middle of a line, or is empty, as a half-written file would; `relays_cut_off`:
+    rcpthosts does.  Raises ConfigurationError where qmail-send would not start, SourceFailed
+    where a file cannot be read for now.
     """
 
     def __init__(self, directory: bytes, qmail: Qmail, read: Read, *, alternate_root: bool) -> None:
         self.directory = directory
         self.present: list[bytes] = []
-        self.cut_off = False
+        self.cut_off = self.relays_cut_off = False
         self._read = read
         self._assign_lines: dict[tuple[bytes, bool], int] | None = None
         self._read_users()
@@ -113,8 +114,9 @@ class HostFiles:
         found = self._read(path, self._send_identity if reader == "qmail-send" else None)
         if isinstance(found, Regular):
             self.present.append(path)
-            if name in (b"locals", b"virtualdomains") and not found.data.endswith(b"\n"):
-                self.cut_off = True
+            if not found.data.endswith(b"\n"):
+                self.cut_off |= name in (b"locals", b"virtualdomains")
+                self.relays_cut_off |= name == b"rcpthosts"
             return found.data
         if isinstance(found, Absent) and found.errno == errno.ENOENT:
             return None
@@ -162,13 +164,15 @@ class HostFiles:
         found = self._read(more_file, limit=LARGEST_CDB) if listed is not None else Absent(errno.ENOENT)
         if isinstance(found, Regular):
             more = self._more_domains(more_file, found.data)
+            self.present.append(more_file)
         elif not (isinstance(found, Absent) and found.errno == errno.ENOENT):
             raise SourceFailed(f"{shown(more_file)}: cannot be read; qmail-smtpd defers everything")
         return RcptHosts(listed, more.__contains__, tuple(sorted(more)), file, more_file)
 
     def _more_domains(self, file: bytes, data: bytes) -> frozenset[bytes]:
+        opened = CdbFile(lambda at, size: data[at : at + size], len(data), "")
         try:
-            return frozenset(key for key, _ in walk_cdb(data) if key == key.lower())
+            return frozenset(key for keys, _ in proved(opened) for key in keys if key == key.lower())
         except DamagedCdb as error:
             raise SourceFailed(f"{shown(file)}: {error.damage}; the domains it lists are not known") from None
 

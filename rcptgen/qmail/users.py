@@ -143,9 +143,14 @@ class UsersCdb:
 
     def check(self) -> None:
         """Raises DamagedUsers where the file breaks off, or a look-up misses what stands in it."""
-        for name, wildcard, value in self.entries():
-            if self.get(b"!" + name + (b"" if wildcard else b"\0")) != value:
-                raise DamagedUsers("its tables do not lead to all of its records")
+        seen: set[bytes] = set()
+        try:
+            for key, value in walk_cdb(self._data):
+                if key not in seen and self.get(key) != value:
+                    raise DamagedUsers("its tables do not lead to all of its records")
+                seen.add(key)
+        except DamagedCdb as error:
+            raise DamagedUsers(str(error)) from None
 
     def entries(self) -> Iterator[tuple[bytes, bool, bytes]]:
         """(name, wildcard, value) of every entry that a look-up can find, each name once, in file order.

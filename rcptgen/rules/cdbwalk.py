@@ -111,6 +111,10 @@ class CdbFile:
             raise DamagedCdb(self.name, f"truncated or damaged: it ends at byte {position + len(data)}")
         return data
 
+    def part(self, position: int, size: int) -> bytes:
+        """The bytes there; raises DamagedCdb where the file ends before, or they are too many for a record."""
+        return self._bytes(position, size)
+
     def records(self) -> Iterator[tuple[bytes, bytes]]:
         """Every (key, value), in the order of the file; raises DamagedCdb where that is no whole cdb."""
         return walk(self._fetch, self.size, self.name)

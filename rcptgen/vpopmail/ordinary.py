@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 
-from rcptgen.rules.cdbwalk import HEADER, RECORD, CdbFile, DamagedCdb, bounds
+from rcptgen.rules.cdbproof import Proof
+from rcptgen.rules.cdbwalk import HEADER, RECORD, SLOT, CdbFile, DamagedCdb, bounds
 from rcptgen.rules.names import SEPARATOR
 from rcptgen.vpopmail.assign import LONGEST_NAME
 from rcptgen.vpopmail.gathered import BETWEEN, BOUNCE_FLAG, FIELDS_OF_USER, are_ordinary
@@ -58,6 +59,11 @@ def ordinary_users(data: bytes, file: bytes) -> OrdinaryUsers | None:
     # Every step goes forward: where the last record ends with the records, all of them lie within.
     if at != end or not keys or len(keys) > slots:
         return None
+    proof = Proof()
+    proof.add(keys, values)
+    # As vpasswd does: hash tables that do not lead to these records are damage.
+    if end + SLOT * slots != len(data) or not proof.holds(iter([data[end:]])):
+        return None
     if len(set(keys)) != len(keys) or not are_ordinary(keys, SEPARATOR.join(keys)):
         return None
     columns = _columns(values)
@@ -81,12 +87,6 @@ def ordinary_users(data: bytes, file: bytes) -> OrdinaryUsers | None:
 
     cdb = CdbFile(fetch, len(data), "", whole=data)
     keys.sort()
-    try:
-        # As vpasswd does: hash tables that lead nowhere are damage.
-        if keys and cdb.get(keys[-1]) is None:
-            return None
-    except DamagedCdb:
-        return None
     return OrdinaryUsers(cdb, file, parents, keys, locked)
 
 

@@ -8,14 +8,13 @@ Deliveries read the cdb alone.  Only where it cannot be opened is it made anew o
 
 from __future__ import annotations
 
-import itertools
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 
 from rcptgen.qmail.look import Look
+from rcptgen.rules.cdbproof import proved
 from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
-from rcptgen.rules.names import SEPARATOR
 from rcptgen.source.tree import FailedForNow, NotRegular, Refused, Regular, Status, TooLarge
 from rcptgen.vpopmail.backend import Aliases, Domain, Unavailable, User, Users
 from rcptgen.vpopmail.gathered import gathered, in_batches, user_of
@@ -67,8 +66,7 @@ class VpasswdBackend:
             rebuilt = _rebuilt(look, domain)
             return gathered(lambda: in_batches(rebuilt), path)
         try:
-            found = gathered(opened.batches, path)
-            _lead_to_records(opened, found)
+            found = gathered(lambda: proved(opened), path)
         except DamagedCdb as error:
             look.suspect(path, error.damage)
             return _salvaged(look, path)
@@ -114,13 +112,6 @@ def _open(look: Look, path: bytes) -> CdbFile | NotRegular | None:
 
 
 # -- what is there, whole or damaged -------------------------------------------------------------
-
-
-def _lead_to_records(opened: CdbFile, found: Users) -> None:
-    """Raises DamagedCdb where the hash tables do not lead to records that are there (blocks of zeros, say)."""
-    for names in itertools.islice(found.plain.values(), 1):
-        if opened.get((names.joined or b"").rpartition(SEPARATOR)[2]) is None:
-            raise DamagedCdb(opened.name, "damaged: a name that it holds cannot be found")
 
 
 def _salvaged(look: Look, path: bytes) -> Users:

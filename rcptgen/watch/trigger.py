@@ -136,7 +136,7 @@ class Server:
             self._selector.register(self._socket, selectors.EVENT_READ)
             # Given up for a moment where descriptors run out: a connection that cannot be taken keeps the loop awake.
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-            self._stack.callback(lambda: os.close(self._spare))
+            self._stack.callback(self._give_up_spare)
         except BaseException:
             self._stack.close()
             raise
@@ -215,10 +215,17 @@ class Server:
                 self._reply(client, Reply(status=Busy.status, text="too many are waiting already"))
 
     def _turn_away(self) -> None:
-        os.close(self._spare)
+        self._give_up_spare()
         with suppress(OSError):
             self._socket.accept()[0].close()
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        # Another thread may have been faster; then the next connection has to wait.
+        with suppress(OSError):
+            self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _give_up_spare(self) -> None:
+        spare, self._spare = self._spare, -1
+        if spare >= 0:
+            os.close(spare)
 
     def _make_room(self, newest: _Client) -> bool:
         """Forgets those that were slow to ask; whether there were any."""

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from hosts import Host, remove
+from hosts import Host, cdb_bytes, remove
 from runs import Names, Run, Site, called
 
 pytestmark = pytest.mark.root
@@ -416,6 +416,44 @@ def test_approved_loss_does_not_hold_others(tmp_path: Path) -> None:
     assert (done.status, done.held) == (0, {})
     assert accepted(site, "big.example") == []
     assert not site.accepts("n00@small.example")
+
+
+# --- domains that are only relayed ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [None, "", "example.org\nrelayed.exam"], ids=["gone", "empty", "half written"])
+def test_relayed_domains_stay_where_their_list_was_lost(tmp_path: Path, damage: str | None) -> None:
+    site = site_of(tmp_path, {"control/rcpthosts": "example.org\nrelayed.example\n"})
+    assert site.accepts("a@relayed.example")
+    if damage is None:
+        site.host.remove("control/rcpthosts")
+    else:
+        site.host.write("control/rcpthosts", damage)
+    for _ in range(2):
+        assert holds(site.compile(), "relayed.example")
+        assert site.accepts("a@relayed.example")
+    assert site.approve("relayed.example").status == 0
+    assert not site.accepts("a@relayed.example")
+
+
+def test_relayed_domains_stay_where_their_database_was_lost(tmp_path: Path) -> None:
+    more = cdb_bytes([(b"one.example", b""), (b"two.example", b"")])
+    names: Names = {"control/rcpthosts": "example.org\n", "control/morercpthosts.cdb": more}
+    site = site_of(tmp_path, names)
+    site.host.remove("control/morercpthosts.cdb")
+    assert holds(site.compile(), "one.example", "two.example")
+    site.host.write("control/morercpthosts.cdb", more.replace(b"two.", b"twi."))
+    assert site.compile().status == 75
+    assert site.accepts("a@two.example")
+    site.host.write("control/morercpthosts.cdb", more)
+    site.published()
+
+
+def test_a_relayed_domain_is_taken_out_of_its_list_on_purpose(tmp_path: Path) -> None:
+    site = site_of(tmp_path, {"control/rcpthosts": "example.org\nrelayed.example\n"})
+    site.host.write("control/rcpthosts", "example.org\n")
+    site.published()
+    assert not site.accepts("a@relayed.example")
 
 
 # --- catch-alls --------------------------------------------------------------------------------

@@ -168,10 +168,23 @@ VMAILMGR: Names = {
 }
 
 
+FORWARDED = b"\2\x08\1\x0a\0\0pass\0\0x@far.example\0\0me\0-\0-\0-\0-\0001\0-\0"
+
+
+def table(*users: str) -> File:
+    """passwd.cdb as vmailmgr writes it."""
+    return File(cdb_bytes(((one.encode(), FORWARDED) for one in users), signed=True), mode=0o600)
+
+
+def with_another_key(site: Site) -> None:
+    """One byte of one user's name has changed."""
+    whole = site.host.path("~joe/passwd.cdb").read_bytes()
+    site.host.write("~joe/passwd.cdb", File(whole.replace(b"user01\2", b"user0x\2"), mode=0o600))
+
+
 def test_a_damaged_table_keeps_its_names_in_every_local_domain(tmp_path: Path) -> None:
-    user = b"\2\x08\1\x0a\0\0pass\0\0x@far.example\0\0me\0-\0-\0-\0-\0001\0-\0"
-    whole = cdb_bytes(((one.encode(), user) for one in USERS), signed=True)
-    site = Site(tmp_path, {**VMAILMGR, "~joe/passwd.cdb": File(whole, mode=0o600)})
+    site = Site(tmp_path, {**VMAILMGR, "~joe/passwd.cdb": table(*USERS)})
+    whole = site.host.path("~joe/passwd.cdb").read_bytes()
     site.published()
     wanted = [f"joe-{user}@{domain}" for user in USERS for domain in LOCALS]
     assert all(map(site.accepts, wanted))
@@ -179,6 +192,59 @@ def test_a_damaged_table_keeps_its_names_in_every_local_domain(tmp_path: Path) -
     done = site.compile()
     assert done.status == 75, done
     assert [one for one in wanted if not site.accepts(one)] == []
+
+
+ANN: Names = {
+    **VMAILMGR,
+    "passwd": {"joe": 1001, "ann": 1002},
+    "control/virtualdomains": "user01@other.example:joe\nother.example:ann\n",
+    "~joe/passwd.cdb": table(*USERS),
+    "~ann/.qmail-sales": "joe-user01@one.example\n",
+    "~ann/.qmail-b": "b@far.example\n",
+}
+DEAD_FORWARDS: Names = {**ANN, "/etc/rcptgen.toml": '[policy]\ndead_forwards = "reject"\n'}
+
+
+def test_a_damaged_table_keeps_the_addresses_that_single_entries_lead_to_it(tmp_path: Path) -> None:
+    site = Site(tmp_path, ANN)
+    site.published()
+    with_another_key(site)
+    done = site.compile()
+    assert done.status == 75, done
+    assert site.accepts("joe-user01@one.example")
+    assert site.accepts("user01@other.example")
+    site.host.write("~joe/passwd.cdb", table(*USERS[:1], *USERS[2:]))
+    assert site.approve(*LOCALS, "other.example").status == 0
+    assert not site.accepts("user01@other.example")
+
+
+def test_a_forward_to_a_damaged_table_is_not_taken_for_dead(tmp_path: Path) -> None:
+    site = Site(tmp_path, DEAD_FORWARDS)
+    site.published()
+    with_another_key(site)
+    site.host.write("~ann/.qmail-new", "joe-user01@one.example\n")
+    done = site.compile()
+    assert done.status == 75, done
+    assert site.accepts("sales@other.example")
+    assert not site.accepts("new@other.example")
+    site.host.write("~joe/passwd.cdb", table(*USERS[:1], *USERS[2:]))
+    assert site.approve(*LOCALS, "other.example").status == 0
+    assert not site.accepts("sales@other.example")
+
+
+def test_a_forward_to_what_is_held_is_held_with_it(tmp_path: Path) -> None:
+    site = Site(tmp_path, DEAD_FORWARDS)
+    site.published()
+    site.host.write("~joe/passwd.cdb", table())
+    done = site.compile()
+    assert done.status == 3, done
+    assert site.accepts("joe-user01@one.example")
+    assert site.accepts("sales@other.example")
+    assert site.approve(*LOCALS).status == 3
+    assert not site.accepts("joe-user01@one.example")
+    assert site.accepts("sales@other.example")
+    assert site.approve("other.example").status == 0
+    assert not site.accepts("sales@other.example")
 
 
 def test_a_reason_names_the_damaged_file_once(site: Site) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rcptgen.programs import fastforward as module
-from rcptgen.programs.aliasesdb import MOST_PASSES
+from rcptgen.programs.aliasesdb import MOST_PASSES, Aliases, read_aliases
 from rcptgen.programs.fastforward import FastForward
 from rcptgen.qmail.model import SIGNALLED, UNKNOWN, Derived, Effect, Effects, Free, Runner, Text
 from rcptgen.rules.cdbwalk import CdbFile
@@ -214,6 +214,13 @@ def test_a_look_up_in_a_damaged_database_ends_as_it_does_really(size: int, joe: 
     assert run(b"-d db", Files({b"db": bytes(3000)}), DEFAULT=b"joe", HOST=b"h.example").statuses == {100}
 
 
+def test_a_target_that_no_look_up_finds_any_more_is_damage() -> None:
+    files = Files({b"db": records([(":joe@h", [b"&a@b"]), (":ann@h", [b"&a@b"])]).replace(b":joe@h", b":jou@h")})
+    table = every(b"-d db", files, b"h")
+    assert files.said == [b"suspect /home/db"]
+    assert table.match(b"ann").widened
+
+
 def test_an_error_of_the_disk_is_none_of_the_database() -> None:
     files = Files({b"unreadable": ALIASES})
     assert run(b"-d unreadable", files, DEFAULT=b"joe", HOST=b"h.example").statuses == {111}
@@ -308,6 +315,24 @@ def test_one_walk_serves_every_domain() -> None:
     files.files[b"/home/db"] = records([(":new@", [b"&x@y"])])
     assert every(b"-d db", files, b"h.example", model).match(b"new").statuses == {0}
     assert again < walked
+
+
+@pytest.mark.parametrize("trouble", ["damage", "a tangle"])
+def test_a_database_in_trouble_is_walked_once_for_all_domains(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    walked = []
+
+    def counted(database: CdbFile) -> Aliases:
+        walked.append(database)
+        return read_aliases(database)
+
+    monkeypatch.setattr(module, "read_aliases", counted)
+    links = [(b":%06d@" % n, [b"&%06d@" % (n + 1)]) for n in range(MOST_PASSES + 2)]
+    tangle = records([*links, (b":%06d@" % len(links), [b"|exit 100"])])
+    damaged = records([(":joe@h", [b"&a@b"])]).replace(b":joe@h", b":jou@h")
+    model, files = FastForward(), Files({b"db": damaged if trouble == "damage" else tangle})
+    first = every(b"-d db", files, b"h.example", model)
+    assert every(b"-d db", files, b"a.example", model).prefixes == first.prefixes
+    assert len(walked) == 1
 
 
 def test_a_tangle_of_aliases_is_accepted() -> None:

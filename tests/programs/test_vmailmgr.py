@@ -257,6 +257,7 @@ def test_a_table_that_is_as_it_should_be_is_not_suspect() -> None:
 
 
 @settings(max_examples=200)
+@example(2632, b"Q", False)
 @given(st.integers(0, len(table(USERS))), st.binary(min_size=1, max_size=8), st.booleans())
 def test_damage_never_refuses_what_is_delivered(at: int, patch: bytes, cut: bool) -> None:
     whole = table(USERS)

@@ -26,7 +26,7 @@ from rcptgen.qmail.home import Home, Settings
 from rcptgen.qmail.hometable import home_tables
 from rcptgen.qmail.model import Effect, Presence, Situation
 from rcptgen.qmail.users import Owner
-from rcptgen.rules.outcome import Outcome
+from rcptgen.rules.outcome import Outcome, Verdict
 from rcptgen.source import FailedForNow, Identity, SourceTree, Status
 from rcptgen.source.tree import Failure
 
@@ -336,6 +336,21 @@ def test_an_identity_that_cannot_be_taken_defers_the_home(
         assert one is not None
         # A table takes it once for everything.
         assert (one.verdict == "defer") == (calls_that_work < 1)
+
+
+# --- Directories that their owner may not enter --------------------------------------------------
+
+
+@pytest.mark.parametrize("shut", [Dir(mode=0o700, uid=1002), Dir(mode=0o444), Dir(mode=0)])
+@pytest.mark.parametrize("above", ["", "/b"])
+def test_what_lies_below_a_shut_directory_rests_on_that(tmp_path: Path, shut: Dir, above: str) -> None:
+    files: dict[str, Thing] = {f".qmail-a{above}": shut, ".qmail-default": "&x@far.example\n"}
+    with mail_host(tmp_path, files) as host:
+        for tail in ("/default", "/b", "/b-c", "/b/c", "/b-default"):
+            address = f"joe-a{above}{tail}@example.org"
+            one, all_ = host.decide(address), listed(host, address)
+            assert (one.verdict, one.reason, one.file) == (all_.verdict, all_.reason, all_.file)
+            assert (one.verdict, one.file) == (Verdict.DEFER, f"/home/joe/.qmail-a{above}".encode())
 
 
 # --- What homes share --------------------------------------------------------------------------

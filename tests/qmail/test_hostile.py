@@ -296,6 +296,16 @@ def test_a_users_cdb_without_the_empty_key_is_damaged() -> None:
         UsersCdb(cdb_bytes([(b"!joe\0", b"joe\x001\x001\0/home/joe\0-\0")]))
 
 
+def test_a_record_of_users_cdb_that_no_look_up_finds_is_damage() -> None:
+    whole = qmail_newu(b"=joe:joe:1:1:/home/joe:-::\n=ann:ann:2:2:/home/ann:-::\n.\n")
+    UsersCdb(whole).check()
+    for key in (b"!joe\0", b"!ann\0"):
+        for changed in (b"?" + key[1:], key[:-1] + b"x", b"!" + key[1:].upper()):
+            cdb = UsersCdb(whole.replace(key, changed))
+            with pytest.raises(DamagedUsers):
+                cdb.check()
+
+
 # --- dot-qmail files ---------------------------------------------------------------------------
 
 

@@ -335,6 +335,32 @@ def test_no_damage_breaks_anything(data: st.DataObject) -> None:
     BACKEND.users(look, DOMAIN)
 
 
+@given(st.data())
+def test_damage_that_hides_a_user_is_told(data: st.DataObject) -> None:
+    names = [b"u%d" % number for number in range(20)]
+    whole = cdb_bytes([(name, record(name)) for name in names])
+    at, patch = data.draw(st.integers(0, len(whole) - 1)), data.draw(st.binary(min_size=1, max_size=8))
+    look = FakeLook({CDB: whole[:at] + patch + whole[at + len(patch) :]})
+    found = names_of(BACKEND.users(look, DOMAIN))
+    told = list(look.told)
+    for name in names:
+        try:
+            user = BACKEND.user(look, DOMAIN, name)
+        except Crash:
+            continue
+        assert (user is not None) == (name in found) or told
+        assert user is not None or told
+
+
+@pytest.mark.parametrize("name", [b"u0", b"u7", b"u19"])
+def test_a_key_that_has_changed_is_damage(name: bytes) -> None:
+    whole = cdb_bytes([(b"u%d" % number, record(b"u%d" % number)) for number in range(20)])
+    look = FakeLook({CDB: whole.replace(name + b"pw", b"q" + name[1:] + b"pw")})
+    found = names_of(BACKEND.users(look, DOMAIN))
+    assert found == {b"u%d" % number for number in range(20)} - {name}
+    assert [path for path, _ in look.told] == [CDB]
+
+
 def test_a_cdb_that_cannot_be_read_for_now_is_no_empty_one() -> None:
     look = FakeLook({CDB: b""}, broken=frozenset({CDB}))
     with pytest.raises(Unavailable):

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -379,6 +380,26 @@ def test_running_out_of_descriptors_does_not_spin(server: Server, path: bytes) -
                 os.close(descriptor)
         assert select.select([server], [], [], 0)[0] == []
         assert client.recv(1) == b""
+    ask(path)
+    assert len(asked(server)) == 1
+
+
+def test_a_descriptor_that_another_thread_takes_ends_no_watch(
+    server: Server, path: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def taken(name: object, *arguments: Any, **options: Any) -> int:
+        if name == os.devnull:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(name, *arguments, **options)  # type: ignore[arg-type]
+
+    for _ in range(2):
+        with closing(connect(path)) as client, monkeypatch.context() as patch:
+            patch.setattr(os, "open", taken)
+            server._turn_away()
+            assert client.recv(1) == b""
+    server._turn_away()
     ask(path)
     assert len(asked(server)) == 1
 

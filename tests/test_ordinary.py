@@ -177,3 +177,37 @@ def test_an_ordinary_home_is_judged_in_one_go(tmp_path: Path) -> None:
         assert found[0][0].match(b"joe.b", b"-").accepted
 
     judged(Laid(tmp_path / "root", table).root, check, Config())
+
+
+@pytest.mark.parametrize("spoilt", [False, True], ids=["in one go", "the full way"])
+def test_a_domain_costs_one_look_into_its_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool
+) -> None:
+    records = [(b"u%d" % n, f"pw:1:0:g:{PATH}/u{n}:NOQUOTA".encode()) for n in range(3000)]
+    table: dict[str, Any] = {
+        "passwd": {"vpopmail": "vpopmail:x:89:89::/home/vpopmail:/bin/sh"},
+        "control/me": "mail.example\n",
+        "control/virtualdomains": f"{DOMAIN}:{DOMAIN}\n",
+        "users/assign": f"+{DOMAIN}-:{DOMAIN}:89:89:{PATH}:-::\n.\n",
+        PROGRAM: File("", mode=0o711),
+        HOME: Dir(mode=0o700),
+        f"{HOME}/.qmail-default": File(line("bounce-no-mailbox"), mode=0o600),
+        f"{HOME}/vpasswd.cdb": File(cdb_bytes(records), mode=0o600),
+        **({f"{HOME}/.qmail-x": File("|true; exit 0\n", mode=0o600)} if spoilt else {}),
+    }
+    opened = []
+    real = os.open
+
+    def open_(path: Any, *arguments: Any, **named: Any) -> int:
+        opened.append(os.fsencode(path) if isinstance(path, str | bytes) else b"")
+        return real(path, *arguments, **named)
+
+    def check(reader: Reader, wanted: list[tuple[Owner, list[View]]]) -> None:
+        reader.table(*wanted[0])
+        monkeypatch.setattr(os, "open", open_)
+        ((found, _),) = reader.tables(wanted[:1])
+        monkeypatch.undo()
+        assert found[0].match(b"u2999", b"-").accepted
+        assert sum(path.endswith(b"vpasswd.cdb") for path in opened) == 1
+
+    judged(Laid(tmp_path / "root", table).root, check, Config())

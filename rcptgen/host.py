@@ -383,6 +383,10 @@ class Host:
 
     def domains(self) -> list[Domain]:
         """Every domain the list speaks of, sorted: locals, virtual domains, and what rcpthosts lets in."""
+        return self._domains
+
+    @cached_property
+    def _domains(self) -> list[Domain]:
         return domains(self.routing, self.rcpthosts, self._suffix_domains)
 
     def uncovered(self) -> list[Uncovered]:

@@ -21,7 +21,7 @@ from rcptgen.publish.packed import pack
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Report, State
 from rcptgen.request import HOLDING, Progress, Request, Result
-from rcptgen.source.footprint import What
+from rcptgen.source.footprint import Entry, What
 from rcptgen.source.looked import Since, unpack
 from rcptgen.source.tree import Identity
 from rcptgen.standing import Standings, check_of
@@ -272,16 +272,23 @@ class Keeper:
     def _troubled(host: Host) -> set[Unit]:
         return {report.path for report in host.units.reports.values() if report.state in _TROUBLED}
 
-    def polled(self) -> set[Unit]:
-        """The units that were made of a database, if that may say something else now."""
+    def databases(self) -> set[Unit]:
+        """The units that were made of a database."""
         host = self._host
         if host is None:
             return set()
-        settings = [
-            os.fsencode(f"{self._config.vpopmail.directory.rstrip('/')}/{name.decode()}") for name in FILES.values()
-        ]
-        made = {owner.home for owner, packed in host.units.looked_at.items() if any(one in packed for one in settings)}
-        return made if made and host.units.is_stale() else set()
+        directory = os.fsencode(self._config.vpopmail.directory.rstrip("/"))
+        settings = [directory + b"/" + name for name in FILES.values()]
+        return {
+            owner.home
+            for owner, packed in host.units.looked_at.items()
+            if any(one in packed for one in settings) and _saw(unpack(packed, owner.home)[1], settings)
+        }
+
+    def polled(self) -> set[Unit]:
+        """The units that were made of a database, if that may say something else now."""
+        made = self.databases()
+        return made if made and self._host is not None and self._host.units.is_stale() else set()
 
     def _control_changed(self, host: Host, least: Since = Since.YOUNG) -> bool:
         common = host.units.common()
@@ -355,6 +362,11 @@ def _digest(host: Host) -> bytes:
     for account in host.accounts.all():
         digest.update(repr(account).encode())
     return digest.digest()
+
+
+def _saw(entries: Iterable[Entry], paths: Sequence[bytes]) -> bool:
+    """Whether one of the paths was there."""
+    return any(entry.path in paths and entry.what is not What.ABSENT for entry in entries)
 
 
 def _state(report: Report | None) -> tuple[State, str]:

@@ -77,6 +77,10 @@ class Compiler(Protocol):
         """Those of `units` that are certainly not what they were when they were read."""
         ...
 
+    def databases(self) -> set[Unit]:
+        """The units that databases stand behind, which tell of nothing by themselves."""
+        ...
+
     def polled(self) -> set[Unit]:
         """The units whose databases may say something else than when they were read."""
         ...
@@ -375,7 +379,7 @@ class Service:
         # Only what events can bring about must not follow upon itself.
         found = self._compile(lambda: self.compiler.everything(why), rests=why == OVERFLOW)
         now = time.monotonic()
-        self._due.sweep, self._due.poll = now + self.times.sweep, now + self.times.poll
+        self._due.sweep = now + self.times.sweep
         self._due.full = now + (self.times.full if found else RETRY)
         if not found:
             self._touched |= units
@@ -455,6 +459,7 @@ class Service:
         self._watches.drop(gone)
         self._watches.replace(read)
         self._mark(self.compiler.moved(units))
+        self._due.poll = time.monotonic() + self.times.poll if self.compiler.databases() else math.inf
         self._later(units - self._settling)
         self._settling -= units
         self.numbers.swept_directories = len(self._watches.unwatched)

@@ -192,7 +192,7 @@ class Attempt:
         claims = tuple(policy.last_claims)
         signature = standings.signatures.get(name)
         if blob is None or signature is None or self.run.rollback is not None or name == self.bare_domain:
-            standings.drop(name)
+            standings.drop(name, None if blob is None or self.run.rollback is not None else check_of(blob))
             return
         written, kinds = self.out.last
         table = shaped.table

@@ -15,14 +15,14 @@ from hashlib import blake2b
 
 from rcptgen.compiler import compile_open, host_for
 from rcptgen.config import Config
-from rcptgen.host import Domain, DomainKind, Host
+from rcptgen.host import DomainKind, Host
 from rcptgen.policy import Policy
 from rcptgen.publish.packed import pack
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Report, State
-from rcptgen.request import Progress, Request, Result
-from rcptgen.source.footprint import What
-from rcptgen.source.looked import unpack
+from rcptgen.request import HOLDING, Progress, Request, Result
+from rcptgen.source.footprint import Entry, What
+from rcptgen.source.looked import Since, unpack
 from rcptgen.source.tree import Identity
 from rcptgen.standing import Standings, check_of
 from rcptgen.vpopmail.settings import FILES
@@ -30,6 +30,12 @@ from rcptgen.vpopmail.settings import FILES
 Unit = bytes
 CONTROL: Unit = b""
 """The control files, users/cdb, the accounts and all else that is nobody's home."""
+
+PUBLISHED = (0, HOLDING, 75)
+"""Statuses of a result that was published."""
+
+MOST_TRIED = 256
+"""Domains that are shaped to see whether anything of them has changed; where more may have, all is built."""
 
 _TROUBLED = (State.FAILED, State.SUSPECT)
 _ACCOUNTS = (b"/etc/passwd", b"/etc/group", b"/etc/nsswitch.conf")
@@ -59,11 +65,15 @@ class Keeper:
     _config: Config = field(default_factory=Config)
     _request: Request = field(default_factory=lambda: Request(()))
     _host: Host | None = None
+    _owed: bool = False
+    """Whether the last run published nothing, so that there must be another."""
     _accounts: bytes = b""
     _standings: Standings = field(default_factory=Standings)
     _fresh: set[Unit] = field(default_factory=set)
     _dropped: set[Unit] = field(default_factory=set)
     _units: set[Unit] = field(default_factory=set)
+    _handed: dict[Owner, bytes] = field(default_factory=dict)
+    """What the host knew of homes already when it was opened."""
 
     @property
     def config(self) -> Config:
@@ -80,9 +90,10 @@ class Keeper:
 
     def everything(self, reason: str) -> Result:
         """Reads the configuration and all of the host anew, and publishes; raises what compile_host does."""
-        self._config, self._request = self.configure()
-        self._standings = Standings()
-        return self._anew(reason)
+        config, request = self.configure()
+        host = self._opened(config)
+        self._config, self._request = config, request
+        return self._anew(host, reason)
 
     def touched(self, units: set[Unit], reason: str) -> Result | None:
         """Reads these units anew, and publishes; None where that leaves every rule as it was.
@@ -91,35 +102,45 @@ class Keeper:
         """
         host = self._host
         if host is None:
-            return self._anew(reason)
+            return self._anew(self._opened(self._config), reason)
         homes = units & self._units - {CONTROL}
         if units - homes and self._control_changed(host):
-            return self._anew(reason, homes)
-        if not homes:
+            return self._anew(self._opened(self._config), reason, homes)
+        if not (homes or self._owed):
             return None
         before = {home: host.units.reports.get(home) for home in homes}
         host.units.forget(homes)
         self._doubt(homes)
-        self._standings.settled = True
-        if self._as_it_was(host, before):
-            self._note(homes)
-            return None
+        if not self._owed:
+            self._standings.settled = True
+            if self._as_it_was(host, before):
+                self._note(homes)
+                return None
         return self._run(host, reason, homes)
 
-    def _anew(self, reason: str, homes: set[Unit] | None = None) -> Result:
-        """Reads the control files anew, and what is not known to stand; with `homes` None nothing does."""
-        old, self._host = self._host, None
-        host = self._host = host_for(self.root, self._config, record=True)
+    def _opened(self, config: Config) -> Host:
+        """The host, its control files read; where that fails the last one stays, and tells when to try again."""
+        return host_for(self.root, config, record=True)
+
+    def _anew(self, host: Host, reason: str, homes: set[Unit] | None = None) -> Result:
+        """Goes on with a host that was just opened; with `homes` None nothing is known to stand."""
+        old, self._host = self._host, host
+        self._owed, self._handed = True, {}
         try:
             self._accounts = _digest(host)
             standings = self._standings
             standings.settled = False
-            standings.signatures = {one.name: found for one in host.domains() if (found := _signature(host, one))}
+            standings.signatures = signatures(host)
             if homes is None or old is None:
-                standings.known.clear()
+                standings.keep(())
             else:
+                standings.keep({one.name for one in host.domains()})
                 self._doubt(homes)
                 self._hand_over(old, host, homes)
+        except BaseException:
+            host.close()
+            self._host = None
+            raise
         finally:
             if old is not None:
                 old.close()
@@ -137,7 +158,7 @@ class Keeper:
         homes -= touched
         for owner, looked_at in old.units.looked_at.items():
             if owner.home in homes:
-                host.units.looked_at[owner] = looked_at
+                host.units.looked_at[owner] = self._handed[owner] = looked_at
         for home in homes:
             if home in old.units.reports:
                 host.units.reports[home] = old.units.reports[home]
@@ -150,16 +171,18 @@ class Keeper:
     def _as_it_was(self, host: Host, before: Mapping[Unit, Report | None]) -> bool:
         """Whether all that was doubted turns out to stand: a new password changes no rule."""
         standings = self._standings
-        if any(name not in standings.known for name in standings.signatures):
+        domains = [
+            one
+            for one in host.domains()
+            if one.kind is not DomainKind.RELAY and (one.name in standings.doubtful or one.name not in standings.known)
+        ]
+        checks = [standings.last_check(one.name) for one in domains]
+        if None in checks or len(domains) > MOST_TRIED:
             return False
         policy = Policy(host, prepended=standings.prepended, settled=True)
-        domains = {one.name: one for one in host.domains()}
-        for name in sorted(standings.doubtful):
-            domain = domains.get(name)
-            if domain is None:
-                return False
+        for domain, check in zip(domains, checks, strict=True):
             shaped = policy.shape(domain)
-            if policy.last_kept or check_of(pack(shaped.table)) != standings.known[name].check:
+            if policy.last_kept or shaped.suspect or check_of(pack(shaped.table)) != check:
                 return False
         reports = host.units.reports
         if any(_state(reports.get(home)) != _state(report) for home, report in before.items()):
@@ -168,20 +191,29 @@ class Keeper:
         return True
 
     def _run(self, host: Host, reason: str, homes: set[Unit] | None) -> Result:
-        request = _with_reason(self._request, reason)
+        request = replace(self._request, reason=reason)
+        self._owed = True
         try:
-            return compile_open(host, self._config, request, progress=self.working, standings=self._standings)
+            result = compile_open(host, self._config, request, progress=self.working, standings=self._standings)
+            self._owed = result.status not in PUBLISHED
+            return result
         finally:
             self._note(homes)
 
     def _note(self, homes: set[Unit] | None) -> None:
-        """Puts down which units there are, and which were read."""
+        """Puts down which units there are, and which were read: `homes`, or (None) all that were not handed over."""
         host = self._host
         assert host is not None
-        now = {owner.home for owner in host.units.looked_at} | {CONTROL}
+        looked_at = host.units.looked_at
+        now = {owner.home for owner in (*looked_at, *host.units.failed_owners)} | {CONTROL}
+        if homes is None:
+            homes = now - {owner.home for owner in self._handed} | {
+                owner.home for owner, packed in self._handed.items() if looked_at.get(owner) is not packed
+            }
+            self._handed = {}
         self._dropped |= self._units - now
         self._dropped -= now
-        self._fresh |= now if homes is None else (homes & now) | (now - self._units)
+        self._fresh |= (homes & now) | (now - self._units)
         self._fresh -= self._dropped
         self._units = now
 
@@ -214,31 +246,54 @@ class Keeper:
         if host is None:
             return {CONTROL}
         wanted = self._units if units is None else self._units & set(units)
-        asked = [(owner, packed) for owner, packed in host.units.looked_at.items() if owner.home in wanted]
-        answers = host.units.changed([(_who(owner), owner.home, packed) for owner, packed in asked])
-        found = {owner.home for (owner, _), changed in zip(asked, answers, strict=True) if changed}
-        found |= {
-            report.path for report in host.units.reports.values() if report.state in _TROUBLED and report.path in wanted
-        }
-        if CONTROL in wanted and self._control_changed(host):
-            found.add(CONTROL)
-        return found
+        return self._since(host, wanted, Since.YOUNG) | (self._troubled(host) & wanted)
 
-    def polled(self) -> set[Unit]:
-        """The units that were made of a database, if that may say something else now."""
+    def moved(self, units: Iterable[Unit]) -> set[Unit]:
+        """Those of `units` that are certainly not what they were when they were read.
+
+        Not those that were changed too shortly before to tell, nor those in trouble: these look
+        the same each time.
+        """
         host = self._host
         if host is None:
             return set()
-        settings = [
-            os.fsencode(f"{self._config.vpopmail.directory.rstrip('/')}/{name.decode()}") for name in FILES.values()
-        ]
-        made = {owner.home for owner, packed in host.units.looked_at.items() if any(one in packed for one in settings)}
-        return made if made and host.units.is_stale() else set()
+        return self._since(host, self._units & set(units) - self._troubled(host), Since.OTHER)
 
-    def _control_changed(self, host: Host) -> bool:
+    def _since(self, host: Host, wanted: set[Unit], least: Since) -> set[Unit]:
+        """Those of `wanted` to which at least that has happened since they were read."""
+        asked = [(owner, packed) for owner, packed in host.units.looked_at.items() if owner.home in wanted]
+        answers = host.units.changed([(_who(owner), owner.home, packed) for owner, packed in asked])
+        found = {owner.home for (owner, _), since in zip(asked, answers, strict=True) if since >= least}
+        if CONTROL in wanted and self._control_changed(host, least):
+            found.add(CONTROL)
+        return found
+
+    @staticmethod
+    def _troubled(host: Host) -> set[Unit]:
+        return {report.path for report in host.units.reports.values() if report.state in _TROUBLED}
+
+    def databases(self) -> set[Unit]:
+        """The units that were made of a database."""
+        host = self._host
+        if host is None:
+            return set()
+        directory = os.fsencode(self._config.vpopmail.directory.rstrip("/"))
+        settings = [directory + b"/" + name for name in FILES.values()]
+        return {
+            owner.home
+            for owner, packed in host.units.looked_at.items()
+            if any(one in packed for one in settings) and _saw(unpack(packed, owner.home)[1], settings)
+        }
+
+    def polled(self) -> set[Unit]:
+        """The units that were made of a database, if that may say something else now."""
+        made = self.databases()
+        return made if made and self._host is not None and self._host.units.is_stale() else set()
+
+    def _control_changed(self, host: Host, least: Since = Since.YOUNG) -> bool:
         common = host.units.common()
         return (
-            any(host.units.changed([(None, b"/", packed) for packed in common]))
+            max(host.units.changed([(None, b"/", packed) for packed in common])) >= least
             or _digest(host) != self._accounts
             or host.accounts_moved()
         )
@@ -256,20 +311,49 @@ class Keeper:
         return found
 
 
-def _signature(host: Host, domain: Domain) -> bytes | None:
-    """What the control files and users/cdb say of a domain, as a digest; None where it must be built each time."""
-    policy = host.config.policy
-    if domain.kind is DomainKind.RELAY or host.users_damage or policy.dead_forwards != "accept":
-        return None
-    rules = host.rules(domain.name)
-    prepend = rules.prepend
-    if prepend is None or rules.percent_hacked or host.overrides(domain.name):
-        return None
-    local = sum(1 for one in host.domains() if one.kind is DomainKind.LOCAL) if domain.kind is DomainKind.LOCAL else 0
-    digest = blake2b(repr((domain.kind, prepend, local)).encode(), digest_size=16)
-    for claim in host.space().claims_below(prepend.lower()):
+def signatures(host: Host) -> dict[bytes, bytes]:
+    """For each domain a digest of what the control files and users/cdb say of it.
+
+    Left out are those that must be built each time: more than that decides about them.
+    """
+    if host.users_damage or host.config.policy.dead_forwards != "accept":
+        return {}
+    found = {}
+    below: dict[bytes, bytes] = {}
+    domains = [one for one in host.domains() if one.kind is not DomainKind.RELAY]
+    local = sum(one.kind is DomainKind.LOCAL for one in domains)
+    # These make the prepended names, which may be written otherwise in local domains (Policy.prepare).
+    values = sorted({entry.value.lower() for entry in host.routing.virtualdomains}) if local else []
+    common = blake2b(repr((local, values)).encode(), digest_size=16).digest()
+    for domain in domains:
+        rules = host.rules(domain.name)
+        if rules.prepend is None or rules.percent_hacked or host.overrides(domain.name):
+            continue
+        prepend = rules.prepend.lower()
+        if prepend not in below:
+            below[prepend] = _claims(host, prepend)
+        digest = blake2b(domain.kind.encode() + below[prepend], digest_size=16)
+        digest.update(common if domain.kind is DomainKind.LOCAL else _assigned(host, domain.name))
+        found[domain.name] = digest.digest()
+    return found
+
+
+def _claims(host: Host, prepend: bytes) -> bytes:
+    """Who owns the names below `prepend`, as a digest."""
+    digest = blake2b(prepend + b"\0", digest_size=16)
+    for claim in host.space().claims_below(prepend):
         digest.update(repr(claim).encode())
     return digest.digest()
+
+
+def _assigned(host: Host, domain: bytes) -> bytes:
+    """What vdelivermail finds of a domain in users/cdb, in whichever home it runs (vpopmail.c: vget_assign)."""
+    found = []
+    for _ in range(3):
+        claim = host.space().claim(domain + b"-")
+        found.append(claim)
+        domain = claim.owner.user.lower()
+    return repr(found).encode()
 
 
 def _digest(host: Host) -> bytes:
@@ -278,6 +362,11 @@ def _digest(host: Host) -> bytes:
     for account in host.accounts.all():
         digest.update(repr(account).encode())
     return digest.digest()
+
+
+def _saw(entries: Iterable[Entry], paths: Sequence[bytes]) -> bool:
+    """Whether one of the paths was there."""
+    return any(entry.path in paths and entry.what is not What.ABSENT for entry in entries)
 
 
 def _state(report: Report | None) -> tuple[State, str]:
@@ -291,14 +380,12 @@ def _who(owner: Owner) -> Identity:
     return Identity(owner.uid, owner.gid)
 
 
-def _with_reason(request: Request, reason: str) -> Request:
-    return replace(request, reason=reason)
-
-
 def _paths(packed: Iterable[bytes], home: bytes) -> Paths:
     """The paths of footprints; names that a listed directory's watch tells of anyway are left out."""
     entries = [entry for one in packed for entry in unpack(one, home)[1]]
     listed = {entry.path.rstrip(b"/") or b"/" for entry in entries if entry.what is What.LISTING}
+    if not entries and home != b"/":
+        return Paths((home,))
     single = {
         entry.path
         for entry in entries

@@ -41,7 +41,7 @@ from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
 from rcptgen.source import looked
 from rcptgen.source.footprint import Footprint
-from rcptgen.source.looked import changed
+from rcptgen.source.looked import Since, changed
 from rcptgen.source.outcomes import SHORTAGES
 from rcptgen.source.tree import (
     Absent,
@@ -311,26 +311,25 @@ class Reader:
             home.close()
         self._homes.clear()
         self._open.clear()
-        self._tree.take_footprint()
-        self._common = Footprint()
-        self._common_since = time.time_ns()
+        # The control files are not read anew by that: what is known of them still counts.
+        self._set_aside()
 
     def is_stale(self) -> bool:
         """Whether a database says something else than what was read of it, or may."""
         return any(model.is_stale() for model in self._preparing)
 
-    def changed(self, units: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[bool]:
+    def changed(self, units: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[Since]:
         """For each unit (whose eyes, its home, what it was read from) whether any of that is not what it was."""
         found = [self._changed(*one) for one in units]
         self._tree.take_footprint()
         return found
 
-    def _changed(self, identity: Identity | None, home: bytes, looked_at: bytes) -> bool:
+    def _changed(self, identity: Identity | None, home: bytes, looked_at: bytes) -> Since:
         try:
             with nullcontext() if identity is None else self._tree.acting_as(identity):
                 return changed(self._tree, home, looked_at)
         except IdentityUnavailable:
-            return True
+            return Since.YOUNG
 
     def tables(self, wanted: Sequence[tuple[Owner, Sequence[View]]]) -> list[tuple[list[HomeTable], Report]]:
         """The rules of several homes.

@@ -6,7 +6,7 @@ or lowered again: that is what makes a change of one domain of ten thousand chea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -76,6 +76,9 @@ class Standings:
     doubtful: set[bytes] = field(default_factory=set)
     """Those that must be built anew."""
 
+    passing: dict[bytes, bytes] = field(default_factory=dict)
+    """The checks of those that are built anew each time, as they were last."""
+
     signatures: dict[bytes, bytes] = field(default_factory=dict)
     """What the host says of its domains now; none is kept of a domain that is not in here."""
 
@@ -88,6 +91,7 @@ class Standings:
         """The mode in which names with a virtual domain in front are written: with another one nothing stands."""
         if prepended != self.prepended:
             self.known.clear()
+            self.passing.clear()
         self.prepended = prepended
 
     def may_stand(self, domain: bytes) -> bool:
@@ -104,7 +108,23 @@ class Standings:
         """The domain was built anew."""
         self.known[domain] = standing
         self.doubtful.discard(domain)
+        self.passing.pop(domain, None)
 
-    def drop(self, domain: bytes) -> None:
-        """The domain must be built anew each time."""
+    def drop(self, domain: bytes, check: bytes | None = None) -> None:
+        """The domain must be built anew each time; `check` is that of its table, where it is all of that table."""
         self.known.pop(domain, None)
+        self.passing.pop(domain, None)
+        if check is not None:
+            self.passing[domain] = check
+
+    def last_check(self, domain: bytes) -> bytes | None:
+        """The check of the domain's table as it was built last; None where that says nothing."""
+        standing = self.known.get(domain)
+        return self.passing.get(domain) if standing is None else standing.check
+
+    def keep(self, domains: Container[bytes]) -> None:
+        """There are no others any more."""
+        for one in (self.known, self.passing):
+            for name in [name for name in one if name not in domains]:
+                del one[name]
+        self.doubtful = {name for name in self.doubtful if name in domains}

@@ -23,10 +23,8 @@ from rcptgen.reader import Account, Found, Question, Report, State, WorkerLost
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
-from rcptgen.source.tree import (
-    FailedForNow,
-    Identity,
-)
+from rcptgen.source.looked import Since
+from rcptgen.source.tree import FailedForNow, Identity
 from rcptgen.survey import Survey
 from rcptgen.worker import Silent, Worker
 
@@ -346,21 +344,21 @@ class Units:
             return True
         return found
 
-    def changed(self, units: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[bool]:
+    def changed(self, units: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[Since]:
         """For each unit (whose eyes, its home, what it was read from) whether any of that is not what it was.
 
         What does not answer counts as changed: reading it will say why.
         """
 
-        def ask(some: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[bool]:
-            found: list[bool] = self.worker.ask("changed", some)
+        def ask(some: Sequence[tuple[Identity | None, bytes, bytes]]) -> list[Since]:
+            found: list[Since] = self.worker.ask("changed", some)
             return found
 
         self.collect()
-        answers: list[bool] = []
+        answers: list[Since] = []
         for batch in _batches(units):
             answers += self._each(
-                batch, lambda one: (one[0].uid if one[0] else 0, one[1]), ask, lambda one, reason: True
+                batch, lambda one: (one[0].uid if one[0] else 0, one[1]), ask, lambda one, reason: Since.OTHER
             )
         return answers
 

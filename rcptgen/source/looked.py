@@ -6,12 +6,23 @@ the next full look, and not before.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 
 import msgspec
 
-from rcptgen.source.footprint import Entry, Footprint, What, unchanged
+from rcptgen.source.footprint import RACY_NS, Entry, Footprint, What, unchanged
 from rcptgen.source.tree import Directory, SourceTree, Status
+
+
+class Since(enum.IntEnum):
+    """What has happened to a unit since it was looked at; a greater number is worse."""
+
+    SAME = 0
+    YOUNG = 1
+    """It looks the same, but was changed so shortly before the look that this proves nothing."""
+    OTHER = 2
+
 
 _Row = tuple[bytes, int, int, int, int, int, int]
 _Packed = tuple[int, list[_Row]]
@@ -41,7 +52,7 @@ def _entries(rows: list[_Row], inside: bytes) -> Iterator[Entry]:
         yield Entry(path, What(what), device, inode, length, mtime_ns, ctime_ns, False)
 
 
-def changed(tree: SourceTree, home: bytes, packed: bytes) -> bool:
+def changed(tree: SourceTree, home: bytes, packed: bytes) -> Since:
     """Whether anything that was looked at is not what it was, for whoever looks now.
 
     Names in the home are looked up from its directory: a host has some hundred thousand of them.
@@ -49,6 +60,7 @@ def changed(tree: SourceTree, home: bytes, packed: bytes) -> bool:
     looked_at_ns, rows = msgspec.msgpack.decode(packed, type=_Packed)
     inside = home.rstrip(b"/") + b"/"
     directory: Directory | None = None
+    worst = Since.SAME
     try:
         for name, what, *numbers in rows:
             path = name if name.startswith(b"/") else inside + name
@@ -56,16 +68,19 @@ def changed(tree: SourceTree, home: bytes, packed: bytes) -> bool:
                 if directory is None:
                     opened = tree.directory(home)
                     if not isinstance(opened, Directory):
-                        return True
+                        return Since.OTHER
                     directory = opened
                 found = directory.child_status(name)
             else:
                 found = tree.status(path)
             device, inode, length, mtime_ns, ctime_ns = numbers
             entry = Entry(path, What(what), device, inode, length, mtime_ns, ctime_ns, False)
-            if not unchanged(entry, found if isinstance(found, Status) else None, looked_at_ns):
-                return True
+            status = found if isinstance(found, Status) else None
+            if not unchanged(entry, status, looked_at_ns):
+                if status is None or not unchanged(entry, status, status.ctime_ns + RACY_NS):
+                    return Since.OTHER
+                worst = Since.YOUNG
     finally:
         if directory is not None:
             directory.close()
-    return False
+    return worst

@@ -21,9 +21,10 @@ from types import FrameType
 from typing import Protocol
 
 from rcptgen.errors import RcptgenError
-from rcptgen.keeper import Paths, Unit
-from rcptgen.request import HOLDING, Result
+from rcptgen.keeper import PUBLISHED, Paths, Unit
+from rcptgen.request import Result
 from rcptgen.rules.shown import shown
+from rcptgen.source.footprint import RACY_NS
 from rcptgen.watch.inotify import Inotify
 from rcptgen.watch.mounts import Mounts
 from rcptgen.watch.pace import Pace
@@ -37,14 +38,16 @@ RETRY = 10.0
 BACKWARDS = 1.0
 """Seconds by which the clock may go back before nothing that was seen by it is believed."""
 
-SECOND_LOOK = 2.0
-"""Seconds after a trigger at which there is another look: vpopmail tells of a deletion before it deletes."""
+SECOND_LOOK = RACY_NS / 1e9 + 0.1
+"""Seconds after which what was read or asked for is looked at once more.
+
+What was changed just before it was read cannot be told by its time stamp from what was
+changed just after; and vpopmail tells of a deletion before it deletes.
+"""
 
 OVERFLOW = "overflow"
 
 MAX_WATCHES = Path("/proc/sys/fs/inotify/max_user_watches")
-
-_PUBLISHED = (0, HOLDING, 75)
 
 
 class Stopped(Exception):
@@ -68,6 +71,14 @@ class Compiler(Protocol):
 
     def swept(self, units: Iterable[Unit] | None = None) -> set[Unit]:
         """Those of `units` (None: of all) that are not what they were when they were read."""
+        ...
+
+    def moved(self, units: Iterable[Unit]) -> set[Unit]:
+        """Those of `units` that are certainly not what they were when they were read."""
+        ...
+
+    def databases(self) -> set[Unit]:
+        """The units that databases stand behind, which tell of nothing by themselves."""
         ...
 
     def polled(self) -> set[Unit]:
@@ -175,10 +186,11 @@ class _Due:
     sweep: float = math.inf
     full: float = math.inf
     poll: float = math.inf
+    second: float = math.inf
     alive: float = 0.0
 
     def first(self) -> float:
-        return min(self.sweep, self.full, self.poll, self.alive)
+        return min(self.sweep, self.full, self.poll, self.second, self.alive)
 
 
 @dataclass
@@ -197,6 +209,10 @@ class Service:
     told: Callable[[Result | None, int, Numbers], None] = lambda result, status, numbers: None
     numbers: Numbers = field(default_factory=Numbers)
     _touched: set[Unit] = field(default_factory=set)
+    _young: set[Unit] = field(default_factory=set)
+    """What is to be looked at once more when its time stamps tell."""
+    _settling: set[Unit] = field(default_factory=set)
+    """What that look found changed: once is enough, even where time stamps are of the future."""
     _everything: str = ""
     _waiting: list[Request] = field(default_factory=list)
     _due: _Due = field(default_factory=_Due)
@@ -205,6 +221,7 @@ class Service:
     _offset: float = 0.0
     _warned: bool = False
     _started: bool = False
+    _said: frozenset[str] = frozenset()
     _result: Result | None = None
     _mounts: Mounts = field(default_factory=Mounts.now)
     _inotify: Inotify = field(init=False)
@@ -275,7 +292,7 @@ class Service:
     def _start(self) -> int | None:
         self._look_at_everything("start")
         result = self._result
-        if result is None or result.status not in _PUBLISHED:
+        if result is None or result.status not in PUBLISHED:
             return result.status if result is not None else 1
         self._started = True
         self.manager.ready(self._status())
@@ -301,9 +318,24 @@ class Service:
             self._look()
         elif now >= self._due.sweep:
             self._sweep()
+        elif now >= self._due.second:
+            self._look_twice()
         elif now >= self._due.poll:
             self._due.poll = now + self.times.poll
             self._mark(self.compiler.polled())
+
+    def _later(self, units: set[Unit]) -> None:
+        """These are looked at once more in a while."""
+        if units:
+            self._young |= units
+            self._due.second = time.monotonic() + SECOND_LOOK
+
+    def _look_twice(self) -> None:
+        units, self._young = self._young, set()
+        self._due.second = math.inf
+        found = self.compiler.swept(units)
+        self._settling |= found
+        self._mark(found | (self.compiler.polled() & units))
 
     def _take(self) -> None:
         """Notes what the kernel, the clock and those who ask have to say."""
@@ -330,11 +362,10 @@ class Service:
         """Somebody wants to know that the list says what is there now."""
         units = self.compiler.units_of(one.domains)
         self._touched |= self.compiler.swept(units) | (self.compiler.polled() & units)
-        now = time.monotonic()
-        self.pace.look_again(now + SECOND_LOOK)
+        self._later(units)
         if one.wait:
             self._waiting.append(one)
-        self.pace.asked(now)
+        self.pace.asked(time.monotonic())
 
     def _answer(self, one: Request, status: int, text: str) -> None:
         if self.requests is not None:
@@ -344,16 +375,18 @@ class Service:
 
     def _look_at_everything(self, why: str) -> None:
         self._everything = ""
-        self._touched.clear()
-        self._due.full = time.monotonic() + self.times.full
+        units, self._touched = self._touched, set()
         # Only what events can bring about must not follow upon itself.
-        self._compile(lambda: self.compiler.everything(why), rests=why == OVERFLOW)
-        # What changed between reading and watching is seen now.
-        self._sweep()
+        found = self._compile(lambda: self.compiler.everything(why), rests=why == OVERFLOW)
+        now = time.monotonic()
+        self._due.sweep = now + self.times.sweep
+        self._due.full = now + (self.times.full if found else RETRY)
+        if not found:
+            self._touched |= units
 
     def _look(self) -> None:
         units, self._touched = self._touched, set()
-        found = self._compile(lambda: self.compiler.touched(units, "change"))
+        found = self._compile(lambda: self.compiler.touched(set(units), "change"))
         if not found:
             self._touched |= units
 
@@ -370,14 +403,14 @@ class Service:
                 raise
             status, text = error.status, str(error)
             self.numbers.failures += 1
-            for line in text.split("\n"):
-                log.error("%s", line)
+            self._say(text.split("\n"), logging.ERROR)
             self.pace.look_again(time.monotonic() + RETRY)
             self._measure(None, status)
         else:
             if result is not None:
                 self._result = result
-                status = self._tell(result)
+                self._tell(result)
+            status = self._result.status if self._result is not None else 0
         finally:
             ended = time.monotonic()
             self.numbers.looks += 1
@@ -386,28 +419,32 @@ class Service:
             self._waiting += waiting
         self._rearm()
         for one in waiting:
-            self._answer(one, 75 if text else status if status in _PUBLISHED else 75, text)
+            self._answer(one, status if status in PUBLISHED and not text else 75, text)
         self._waiting = [one for one in self._waiting if one not in waiting]
         if self._started:
             self.manager.status(self._status())
         return not text
 
-    def _tell(self, result: Result) -> int:
+    def _say(self, words: Sequence[str], level: int) -> None:
+        """Says what was not said after the last look as well: what is in trouble is looked at again and again."""
+        for one in words:
+            if one not in self._said:
+                log.log(level, "%s", one)
+        self._said = frozenset(words)
+
+    def _tell(self, result: Result) -> None:
         """Writes down what a look has come to."""
         changed = any(one.changed for one in result.outputs)
         self.numbers.published += changed
-        for words in [*result.problems, *result.warnings]:
-            log.warning("%s", words)
-        for report in result.units:
-            log.warning("%s: %s: %s", shown(report.path), report.state.value, report.reason)
-        for held in result.held:
-            log.warning("%s: %d removals are held: %s", shown(held.domain), held.count, held.reason)
-        if result.status not in _PUBLISHED:
+        words = [*result.problems, *result.warnings]
+        words += [f"{shown(one.path)}: {one.state.value}: {one.reason}" for one in result.units]
+        words += [f"{shown(one.domain)}: {one.count} removals are held: {one.reason}" for one in result.held]
+        self._say(words, logging.WARNING)
+        if result.status not in PUBLISHED:
             log.error("nothing was published")
         elif changed:
             log.info("published: %d gained, %d lost, in %.2f s", result.gained, result.lost, result.seconds)
         self._measure(result, result.status)
-        return result.status
 
     def _measure(self, result: Result | None, status: int) -> None:
         self.numbers.events = self._inotify.seen
@@ -417,11 +454,14 @@ class Service:
     def _rearm(self) -> None:
         """Watches what was read, and looks once more at what changed in between."""
         read, gone = self.compiler.read()
+        units = {unit for unit, _ in read}
         self._mounts = Mounts.now()
         self._watches.drop(gone)
         self._watches.replace(read)
-        if not self._everything and self._started:
-            self._mark(self.compiler.swept([unit for unit, _ in read]))
+        self._mark(self.compiler.moved(units))
+        self._due.poll = time.monotonic() + self.times.poll if self.compiler.databases() else math.inf
+        self._later(units - self._settling)
+        self._settling -= units
         self.numbers.swept_directories = len(self._watches.unwatched)
         if self._watches.used_up and not self._warned:
             self._warned = True
@@ -439,11 +479,10 @@ class Service:
     def _sweep(self) -> None:
         """Looks at all that was read, whether or not events told of it."""
         self.numbers.sweeps += 1
+        self._mounts = Mounts.now()
         self._watches.retry()
         self._mark(self.compiler.swept())
-        now = time.monotonic()
-        self._due.sweep = now + self.times.sweep
-        self._due.poll = min(self._due.poll, now + self.times.poll)
+        self._due.sweep = time.monotonic() + self.times.sweep
 
     def _has_events(self, path: bytes) -> bool:
         return self._mounts.has_events(path)

@@ -7,6 +7,7 @@ that leads on, and every directory that was listed, for the names that count in 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -79,6 +80,8 @@ class Watches:
         self._counts = counts
         self._has_events = has_events
         self._directories: dict[bytes, _Interest] = {}
+        self._watched: dict[bytes, tuple[int, int]] = {}
+        """Device and inode of what a watch was asked for: another directory may come to stand, or be mounted, there."""
         self._places: dict[Unit, tuple[tuple[bytes, bytes | None], ...]] = {}
         self.unwatched: set[bytes] = set()
         """Directories that are swept only: no watches were left, or their file systems have no events."""
@@ -92,6 +95,7 @@ class Watches:
         """From now on each of `units` is watched by these paths, and by no others."""
         trails = Trails(self._root)
         left: set[bytes] = set()
+        fresh: set[bytes] = set()
         for unit, paths in units:
             left |= self._leave(unit)
             places: dict[tuple[bytes, bytes | None], None] = {}
@@ -106,7 +110,11 @@ class Watches:
                 interest = self._directories.get(directory)
                 if interest is None:
                     interest = self._directories[directory] = _Interest()
+                    fresh.add(directory)
                     self._begin(directory)
+                elif directory not in fresh:
+                    fresh.add(directory)
+                    self._check(directory)
                 interest.add(name, unit)
             self._places[unit] = tuple(places)
         self._end(left)
@@ -150,11 +158,21 @@ class Watches:
         path = self._root + directory
         self.unwatched.discard(directory)
         try:
-            if self._has_events(path) and self._inotify.watch(path):
+            before = _identity(path)
+            if before is not None and self._has_events(path) and self._inotify.watch(path):
+                self._watched[directory] = before
                 return
         except WatchesUsedUp:
             self.used_up = True
+        self._watched.pop(directory, None)
         self.unwatched.add(directory)
+
+    def _check(self, directory: bytes) -> None:
+        """Watches what stands at this path now, if that is something else than what is watched."""
+        path = self._root + directory
+        if self._watched.get(directory) != _identity(path):
+            self._inotify.forget(path)
+            self._begin(directory)
 
     def _leave(self, unit: Unit) -> set[bytes]:
         """Takes a unit's interests away; the directories in which nobody is interested now."""
@@ -170,5 +188,15 @@ class Watches:
         for directory in directories:
             if not self._directories[directory]:
                 del self._directories[directory]
+                self._watched.pop(directory, None)
                 self.unwatched.discard(directory)
                 self._inotify.forget(self._root + directory)
+
+
+def _identity(path: bytes) -> tuple[int, int] | None:
+    """What tells a directory from every other one; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

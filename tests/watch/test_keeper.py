@@ -1,0 +1,343 @@
+"""What is read again, and what is not, of a host that is compiled again and again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import inprocess
+import pytest
+from watched import DOMAINS, Edits, domain_of, laid
+
+from rcptgen.compiler import compile_host
+from rcptgen.config import Config, Policy
+from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError
+from rcptgen.keeper import CONTROL, Keeper
+from rcptgen.reader import Reader
+from rcptgen.request import Output, Request, Result
+from rcptgen.source.tree import FailedForNow
+from rcptgen.targets import target
+
+pytestmark = pytest.mark.root
+
+ONE = f"{DOMAINS}/one.example".encode()
+TWO = f"{DOMAINS}/two.example".encode()
+JOE = b"/home/joe"
+
+
+class Kept:
+    """A host with its keeper, and which homes were read since somebody asked last."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+        self.host = laid(top / "host")
+        self.edits = Edits(self.host)
+        self.config = Config()
+        self.file = top / "list.cdb"
+        self.homes: list[bytes] = []
+        self.keeper = Keeper(bytes(self.host.root), self.configure)
+
+    def configure(self) -> tuple[Config, Request]:
+        return self.config, Request((Output("validrcptto", bytes(self.file)),), state=bytes(self.top / "state"))
+
+    def start(self) -> Result:
+        result = self.keeper.everything("start")
+        assert result.status == 0, result
+        self.keeper.read()
+        self.homes.clear()
+        return result
+
+    def touched(self, *units: bytes) -> Result | None:
+        self.homes.clear()
+        return self.keeper.touched(set(units), "change")
+
+    def accepts(self, address: str) -> bool:
+        reader = target("validrcptto").open(bytes(self.file))
+        try:
+            return reader.answer(address.encode()).accepted
+        finally:
+            reader.close()
+
+    def fresh(self) -> bytes:
+        """What a compile without any memory makes of the host."""
+        file = self.top / "fresh.cdb"
+        compile_host(bytes(self.host.root), self.config, Request((Output("validrcptto", bytes(file)),), force=True))
+        return file.read_bytes()
+
+    def is_true(self) -> bool:
+        return self.file.read_bytes() == self.fresh()
+
+
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
+    inprocess.use(monkeypatch)
+    found = Kept(tmp_path)
+    table = Reader.table
+
+    def noted(self: Reader, owner: Any, views: Any) -> Any:
+        found.homes.append(owner.home)
+        return table(self, owner, views)
+
+    monkeypatch.setattr(Reader, "table", noted)
+    yield found
+    found.keeper.close()
+
+
+def test_the_first_look_makes_the_list_of_a_compile(kept: Kept) -> None:
+    kept.start()
+    assert kept.is_true()
+    assert kept.accepts("ann@one.example")
+    assert not kept.accepts("nobody@one.example")
+
+
+def test_only_what_was_touched_is_read(kept: Kept) -> None:
+    kept.start()
+    kept.edits.users("one.example", ("ann", "bob", "eve"))
+    result = kept.touched(ONE)
+    assert result is not None
+    assert (result.status, result.gained, result.lost) == (0, 1, 0)
+    assert set(kept.homes) == {ONE}
+    assert kept.accepts("eve@one.example")
+    assert kept.is_true()
+
+
+@pytest.mark.parametrize("unit", [ONE, JOE, CONTROL])
+def test_rules_that_are_what_they_were_publish_nothing(kept: Kept, unit: bytes) -> None:
+    kept.start()
+    inode = kept.file.stat().st_ino
+    kept.edits.users("one.example", ("ann", "bob"), crypt="another")
+    kept.edits.renamed("~joe/.qmail-sales", "./Maildir/\n")
+    result = kept.touched(unit)
+    # Control files that were written to just now are read again in any case.
+    assert result is None or (unit == CONTROL and not result.changed)
+    assert unit == CONTROL or set(kept.homes) == {unit}
+    assert kept.file.stat().st_ino == inode
+
+
+def test_a_home_that_only_a_single_address_leads_to(kept: Kept) -> None:
+    """Such a domain never stands; its home was forgotten without being read again."""
+    kept.host.remove("~joe/.qmail-site-web")
+    kept.edits.written("control/virtualdomains", "info@single.example:joe-single\n")
+    kept.start()
+    kept.edits.written("~joe/.qmail-single-info", "|bouncesaying gone\n")
+    result = kept.touched(JOE)
+    assert result is not None
+    assert not kept.accepts("info@single.example")
+    kept.edits.written("~joe/.qmail-single-info", "./Maildir/\n")
+    kept.touched(JOE)
+    assert kept.accepts("info@single.example")
+    assert kept.touched(JOE) is None
+    assert JOE in kept.keeper.units_of(())
+
+
+def test_a_control_file_reads_only_what_does_not_stand(kept: Kept) -> None:
+    # In a local domain the names of all virtual domains can be written to as well.
+    kept.edits.written("control/locals", "#\n")
+    kept.start()
+    for name, thing in domain_of("new.example", ("eve",)).items():
+        kept.host.write(name, thing)
+    kept.edits.assigned("one.example", "two.example", "new.example")
+    kept.edits.line("control/virtualdomains", "new.example:new.example", there=True)
+    result = kept.touched(CONTROL)
+    assert result is not None
+    assert {ONE, TWO}.isdisjoint(kept.homes)
+    assert f"{DOMAINS}/new.example".encode() in kept.homes
+    assert kept.accepts("eve@new.example")
+    assert kept.is_true()
+    read, gone = kept.keeper.read()
+    assert {unit for unit, _ in read}.isdisjoint({ONE, TWO})
+    assert not gone
+
+
+def test_a_control_file_is_noticed_after_a_home_was(kept: Kept) -> None:
+    """Reading a home anew made the worker forget what the control files had been."""
+    kept.start()
+    kept.edits.users("one.example", ("ann",))
+    kept.touched(ONE)
+    kept.edits.line("control/virtualdomains", "more.example:joe-site", there=True)
+    assert kept.keeper.moved({CONTROL}) == {CONTROL}
+    assert kept.touched(CONTROL) is not None
+    assert kept.accepts("web@more.example")
+
+
+def test_a_domain_that_goes(kept: Kept) -> None:
+    kept.start()
+    kept.edits.line("control/virtualdomains", "two.example:two.example", there=False)
+    kept.edits.line("control/rcpthosts", "two.example", there=False)
+    kept.edits.assigned("one.example")
+    assert kept.touched(CONTROL) is not None
+    assert not kept.accepts("tom@two.example")
+    assert kept.is_true()
+    assert kept.keeper.read()[1] == [TWO]
+    assert kept.touched(ONE) is None
+
+
+def test_another_directory_for_a_domain_whose_mail_goes_through_another_one(kept: Kept) -> None:
+    """vdelivermail asks users/cdb for the domain of the address, whoever's home it runs in."""
+    kept.edits.line("control/virtualdomains", "alias.example:one.example", there=True)
+    for name, thing in domain_of("alias.example", ("eve",)).items():
+        kept.host.write(name, thing)
+    kept.edits.assigned("one.example", "two.example", "alias.example")
+    kept.start()
+    assert kept.accepts("eve@alias.example")
+    kept.edits.assigned("one.example", "two.example")
+    kept.touched(CONTROL)
+    assert not kept.accepts("eve@alias.example")
+    assert kept.is_true()
+
+
+def test_what_was_not_published_is_still_owed(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The domains stood already, and nothing was left that would have brought another run."""
+    kept.start()
+    kept.edits.users("one.example", ("ann", "bob", "eve"))
+    with monkeypatch.context() as patch:
+        patch.setattr("rcptgen.build.Build.publish", _full)
+        with pytest.raises(PublishFailed):
+            kept.touched(ONE)
+    assert not kept.accepts("eve@one.example")
+    assert kept.touched() is not None
+    assert kept.accepts("eve@one.example")
+    assert kept.touched() is None
+
+
+def _full(*_: object, **__: object) -> None:
+    raise PublishFailed("no space left")
+
+
+def test_control_files_that_say_nothing_leave_all_as_it_was(kept: Kept) -> None:
+    kept.start()
+    before = kept.file.read_bytes()
+    away = kept.host.path("control/me").with_name("away")
+    for name in ("me", "locals"):
+        os.rename(kept.host.path(f"control/{name}"), away.with_name(f"{name}.away"))
+    with pytest.raises(ConfigurationError):
+        kept.touched(CONTROL)
+    assert kept.file.read_bytes() == before
+    assert CONTROL in kept.keeper.swept()
+    for name in ("me", "locals"):
+        os.rename(away.with_name(f"{name}.away"), kept.host.path(f"control/{name}"))
+    kept.edits.users("one.example", ("ann", "bob", "eve"))
+    kept.touched(CONTROL, ONE)
+    assert kept.accepts("eve@one.example")
+
+
+def test_a_configuration_that_is_none_leaves_all_as_it_was(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept.start()
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "configure", _bad)
+        kept.keeper.configure = kept.configure
+        with pytest.raises(RcptgenError):
+            kept.keeper.everything("hangup")
+    kept.edits.users("one.example", ("ann", "bob", "eve"))
+    kept.touched(ONE)
+    assert set(kept.homes) == {ONE}
+    assert kept.accepts("eve@one.example")
+
+
+def _bad() -> tuple[Config, Request]:
+    raise ConfigurationError("no such option")
+
+
+def test_a_home_that_cannot_be_read_is_tried_again_and_keeps_its_rules(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept.start()
+    with monkeypatch.context() as patch:
+        patch.setattr("rcptgen.qmail.home.Home.listing", lambda self: self.note_failure(FailedForNow(5)))
+        result = kept.touched(ONE)
+        assert result is not None
+        assert result.status == 75
+        assert kept.accepts("ann@one.example")
+        inode = kept.file.stat().st_ino
+        assert ONE in kept.keeper.swept()
+        assert kept.keeper.moved({ONE}) == set()
+        again = kept.touched(ONE)
+        assert again is None or not again.outputs[0].changed
+        assert kept.file.stat().st_ino == inode
+    kept.edits.users("one.example", ("ann", "eve"))
+    assert ONE in kept.keeper.swept()
+    kept.touched(ONE)
+    assert kept.accepts("eve@one.example")
+    assert kept.is_true()
+
+
+def test_a_damaged_database_holds_its_domain_back_and_never_stands(kept: Kept) -> None:
+    kept.start()
+    kept.edits.renamed(f"{DOMAINS}/one.example/vpasswd.cdb", b"not a cdb")
+    result = kept.touched(ONE)
+    assert result is not None
+    assert result.status == 75
+    assert kept.accepts("ann@one.example")
+    kept.edits.written("~joe/.qmail-more", "./Maildir/\n")
+    other = kept.touched(JOE)
+    assert other is not None
+    assert other.status == 75
+    assert kept.accepts("ann@one.example")
+    assert kept.accepts("joe-more@mail.example")
+    kept.edits.users("one.example", ("ann", "bob", "eve"))
+    kept.touched(ONE)
+    assert kept.accepts("eve@one.example")
+    assert kept.is_true()
+
+
+def test_dead_forwards_build_every_domain_anew(kept: Kept) -> None:
+    kept.config = Config(policy=Policy(dead_forwards="reject"))
+    kept.edits.written("~joe/.qmail-to-two", "&tom@two.example\n")
+    kept.start()
+    assert kept.accepts("joe-to-two@mail.example")
+    kept.edits.users("two.example", ("tim",))
+    assert kept.touched(TWO) is not None
+    assert not kept.accepts("joe-to-two@mail.example")
+    assert kept.is_true()
+
+
+def test_a_percent_hacked_domain_is_built_anew(kept: Kept) -> None:
+    kept.host.write("control/percenthack", "one.example\n")
+    kept.start()
+    assert kept.touched(ONE) is None
+    kept.edits.users("one.example", ("ann", "bob", "eve"))
+    assert kept.touched(ONE) is not None
+    assert kept.is_true()
+
+
+def test_a_home_that_two_domains_share(kept: Kept) -> None:
+    kept.edits.line("control/virtualdomains", "same.example:joe-site", there=True)
+    kept.start()
+    kept.edits.written("~joe/.qmail-site-new", "./Maildir/\n")
+    assert kept.touched(JOE) is not None
+    assert kept.accepts("new@joe.example")
+    assert kept.accepts("new@same.example")
+    assert kept.is_true()
+
+
+def test_the_home_of_an_account_comes_and_goes(kept: Kept) -> None:
+    kept.start()
+    assert kept.accepts("ann@mail.example")
+    home = kept.host.path("~ann")
+    home.rename(home.with_name("ann.away"))
+    assert CONTROL in kept.keeper.moved({CONTROL})
+    assert kept.touched(CONTROL) is not None
+    assert not kept.accepts("ann@mail.example")
+    home.with_name("ann.away").rename(home)
+    assert kept.touched(CONTROL) is not None
+    assert kept.accepts("ann@mail.example")
+    assert kept.is_true()
+
+
+def test_a_file_that_has_just_changed_is_not_believed_and_not_called_changed(kept: Kept) -> None:
+    kept.start()
+    kept.edits.users("one.example", ("ann", "eve"))
+    kept.touched(ONE)
+    assert ONE in kept.keeper.swept({ONE})
+    assert kept.keeper.moved({ONE}) == set()
+
+
+def test_the_program_of_many_homes_vanishes(kept: Kept) -> None:
+    kept.start()
+    assert not kept.accepts("nobody@two.example")
+    os.rename(kept.host.path("/home/vpopmail/bin/vdelivermail"), kept.host.path("/home/vpopmail/bin/away"))
+    assert {ONE, TWO} <= kept.keeper.moved(kept.keeper.units_of(()))
+    kept.touched(ONE, TWO)
+    assert kept.accepts("nobody@two.example")

@@ -40,7 +40,7 @@ def left_to_watch(
 
     Raises Busy where the watch does not answer in time: it is at work, and holds the lock.
     """
-    plain = Request(outputs=request.outputs, state=request.state, reason=request.reason)
+    plain = Request(outputs=request.outputs, state=request.state, reason=request.reason, brief=request.brief)
     wants_more = replace(request, wait=plain.wait) != plain
     if given.root != b"/" or own_targets or as_object or given.verbose or wants_more or "RCPTGEN_HOOK" in os.environ:
         return None

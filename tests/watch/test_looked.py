@@ -160,6 +160,6 @@ def test_a_home_that_is_read_in_one_go_is_known_by_the_same_paths(tmp_path: Path
     # users/cdb, and what tells of a database, stand among the control files.
     wanted = {path for path in full if path.startswith((inside, b"/home/vpopmail/bin"))}
     assert {one.path for one in unpack(found[1].looked_at, inside)[1]} == wanted
-    assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [False]
+    assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [Since.SAME]
     laid.path("~vpopmail/domains/shop.example/.qmail-info").write_text("&y@far.example\n")
-    assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [True]
+    assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [Since.OTHER]

@@ -388,6 +388,13 @@ class Host:
             )
         return self._space
 
+    @cached_property
+    def prepended(self) -> dict[bytes, Claim]:
+        """The claims of users/cdb to just what virtualdomains puts in front of names, by name."""
+        values = {entry.value.lower() + b"-" for entry in self.routing.virtualdomains if entry.value}
+        covering = [next(self.space().claims_below(name)) for name in values]
+        return {claim.name: claim for claim in covering if claim.name in values and claim.file == self.users_file}
+
     def domains(self) -> list[Domain]:
         """Every domain the list speaks of, sorted: locals, virtual domains, and what rcpthosts lets in."""
         return list(self._domains)

@@ -100,12 +100,7 @@ class Policy:
         host = self.host
         if host.users_damage or not self._locals:
             return
-        values = {entry.value.lower() + b"-" for entry in host.routing.virtualdomains if entry.value}
-        space = host.space()
-        covering = [next(space.claims_below(name)) for name in values]
-        self._prepended = {
-            claim.name: claim for claim in covering if claim.name in values and claim.file == host.users_file
-        }
+        self._prepended = host.prepended
         mode = self._settings.prepended
         if mode == "auto":
             limit = PREPENDED_BACK if self.prepended == "prefix" else PREPENDED_LIMIT

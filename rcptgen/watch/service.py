@@ -209,8 +209,8 @@ class Service:
     told: Callable[[Result | None, int, Numbers], None] = lambda result, status, numbers: None
     numbers: Numbers = field(default_factory=Numbers)
     _touched: set[Unit] = field(default_factory=set)
-    _young: set[Unit] = field(default_factory=set)
-    """What is to be looked at once more when its time stamps tell."""
+    _young: dict[Unit, float] = field(default_factory=dict)
+    """What is to be looked at once more when its time stamps tell, and when that is."""
     _settling: set[Unit] = field(default_factory=set)
     """What that look found changed: once is enough, even where time stamps are of the future."""
     _everything: str = ""
@@ -326,13 +326,14 @@ class Service:
 
     def _later(self, units: set[Unit]) -> None:
         """These are looked at once more in a while."""
-        if units:
-            self._young |= units
-            self._due.second = time.monotonic() + SECOND_LOOK
+        self._young |= dict.fromkeys(units, time.monotonic() + SECOND_LOOK)
+        self._due.second = min(self._young.values(), default=math.inf)
 
     def _look_twice(self) -> None:
-        units, self._young = self._young, set()
-        self._due.second = math.inf
+        now = time.monotonic()
+        units = {unit for unit, due in self._young.items() if due <= now}
+        self._young = {unit: due for unit, due in self._young.items() if due > now}
+        self._due.second = min(self._young.values(), default=math.inf)
         found = self.compiler.swept(units)
         self._settling |= found
         self._mark(found | (self.compiler.polled() & units))

@@ -233,6 +233,20 @@ def test_who_asks_is_looked_at_twice(loop: Loop, monkeypatch: pytest.MonkeyPatch
     assert loop.run(*steps) == 0
 
 
+def test_changes_elsewhere_do_not_put_the_second_look_off(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "SECOND_LOOK", 0.3)
+    monkeypatch.setattr(loop.compiler, "units_of", lambda domains: {b"/elsewhere"})
+    loop.compiler.changed = {b"/elsewhere"}
+    count = iter(range(1000))
+
+    def busy() -> bool:
+        (loop.root / "home" / f".qmail-{next(count)}").touch()
+        time.sleep(0.05)
+        return sum(isinstance(one, frozenset) and b"/elsewhere" in one for one in loop.compiler.asked) >= 2
+
+    assert loop.run(loop.clients.ask, busy) == 0
+
+
 def test_what_looks_young_for_ever_settles(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Time stamps of the future: once more, and then with the sweeps."""
     monkeypatch.setattr(service, "SECOND_LOOK", 0.1)

@@ -194,9 +194,13 @@ class Watching:
         return ask(os.fsencode(self.state / os.fsdecode(SOCKET_IN_STATE)), wait=LONG).status
 
     def run(self, *arguments: str) -> Run:
-        """A command beside the watch."""
-        with forked_workers():
-            return called(*self.common(), *arguments)
+        """A command beside the watch, which may be publishing at the moment."""
+        end = time.monotonic() + LONG
+        while True:
+            with forked_workers():
+                done = called(*self.common(), *arguments)
+            if "another run is publishing" not in done.err or time.monotonic() > end:
+                return done
 
     def fresh(self) -> bytes:
         """What a compile that remembers nothing makes of the host as it is now."""

@@ -150,10 +150,9 @@ def test_both_ways_give_equal_tables(tmp_path: Path, table: dict[str, Any]) -> N
         remove(where)
 
 
-def test_an_ordinary_home_is_judged_in_one_go(tmp_path: Path) -> None:
-    users = [(f"u{number}", "16" if number == 7 else "0") for number in range(20)]
-    records = [(name.encode(), f"pw:1:{gid}:g:{PATH}/{name}:NOQUOTA".encode()) for name, gid in users]
-    table: dict[str, Any] = {
+def ordinary(records: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    """A domain as vpopmail leaves it."""
+    return {
         "passwd": {"vpopmail": "vpopmail:x:89:89::/home/vpopmail:/bin/sh"},
         "control/me": "mail.example\n",
         "control/virtualdomains": f"{DOMAIN}:{DOMAIN}\n",
@@ -161,9 +160,16 @@ def test_an_ordinary_home_is_judged_in_one_go(tmp_path: Path) -> None:
         PROGRAM: File("", mode=0o711),
         HOME: Dir(mode=0o700),
         f"{HOME}/.qmail-default": File(line("bounce-no-mailbox"), mode=0o600),
+        f"{HOME}/vpasswd.cdb": File(cdb_bytes(records), mode=0o600),
+    }
+
+
+def test_an_ordinary_home_is_judged_in_one_go(tmp_path: Path) -> None:
+    users = [(f"u{number}", "16" if number == 7 else "0") for number in range(20)]
+    records = [(name.encode(), f"pw:1:{gid}:g:{PATH}/{name}:NOQUOTA".encode()) for name, gid in users]
+    table = ordinary(records) | {
         f"{HOME}/.qmail-sales": File(line(f"u1@{DOMAIN}"), mode=0o600),
         f"{HOME}/.qmail-joe:b": File("&u1@far.example\n", mode=0o600),
-        f"{HOME}/vpasswd.cdb": File(cdb_bytes(records), mode=0o600),
     }
 
     def check(reader: Reader, wanted: list[tuple[Owner, list[View]]]) -> None:
@@ -184,17 +190,8 @@ def test_a_domain_costs_one_look_into_its_database(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool
 ) -> None:
     records = [(b"u%d" % n, f"pw:1:0:g:{PATH}/u{n}:NOQUOTA".encode()) for n in range(3000)]
-    table: dict[str, Any] = {
-        "passwd": {"vpopmail": "vpopmail:x:89:89::/home/vpopmail:/bin/sh"},
-        "control/me": "mail.example\n",
-        "control/virtualdomains": f"{DOMAIN}:{DOMAIN}\n",
-        "users/assign": f"+{DOMAIN}-:{DOMAIN}:89:89:{PATH}:-::\n.\n",
-        PROGRAM: File("", mode=0o711),
-        HOME: Dir(mode=0o700),
-        f"{HOME}/.qmail-default": File(line("bounce-no-mailbox"), mode=0o600),
-        f"{HOME}/vpasswd.cdb": File(cdb_bytes(records), mode=0o600),
-        **({f"{HOME}/.qmail-x": File("|true; exit 0\n", mode=0o600)} if spoilt else {}),
-    }
+    more = {f"{HOME}/.qmail-x": File("|true; exit 0\n", mode=0o600)} if spoilt else {}
+    table = ordinary(records) | more
     opened = []
     real = os.open
 

@@ -58,7 +58,7 @@ def compile_host(
             run.census = census
             _compile(run)
             if state is not None:
-                keep(state, host, config, request, result)
+                _keep(state, host, config, request, result)
     done = spared or result
     done.seconds = time.monotonic() - begun
     return done
@@ -79,6 +79,14 @@ def compile_open(
         _compile(_run(host, config, request, progress, stack, result, standings))
     result.seconds = time.monotonic() - begun
     return result
+
+
+def _keep(state: State, host: Host, config: Config, request: Request, result: Result) -> None:
+    """Leaves what may spare the next run its work; what is published is published, whatever comes of that."""
+    try:
+        keep(state, host, config, request, result)
+    except (RcptgenError, MemoryError):
+        state.keep_inputs(b"")
 
 
 def _lock(request: Request, stack: ExitStack) -> None:

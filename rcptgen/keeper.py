@@ -292,8 +292,10 @@ class Keeper:
 
     def _control_changed(self, host: Host, least: Since = Since.YOUNG) -> bool:
         common = host.units.common()
+        # A worker that was lost knew what is missing in there.
         return (
-            max(host.units.changed([(None, b"/", packed) for packed in common])) >= least
+            host.units.forgetful
+            or max(host.units.changed([(None, b"/", packed) for packed in common]), default=Since.OTHER) >= least
             or _digest(host) != self._accounts
             or host.accounts_moved()
         )

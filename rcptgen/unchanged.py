@@ -75,7 +75,7 @@ def keep(state: State, host: Host, config: Config, request: Request, result: Res
     sound = result.status == 0 and all(one.published for one in result.outputs) and None not in files
     troubled = result.held or result.kept or result.units or result.rollback or result.problems
     of_database = any(name in packed for *_, packed in seen for name in settings)
-    if not sound or troubled or of_database:
+    if not sound or troubled or of_database or host.units.forgetful:
         state.keep_inputs(b"")
         return
     kept = Kept(

@@ -328,12 +328,18 @@ class Units:
             self.reports.pop(home, None)
         self._unanswered = _Unanswered()
         for worker in (self.worker, *self.helpers):
-            worker.ask("refresh")
+            if worker.runs:
+                worker.ask("refresh")
 
     def common(self) -> list[bytes]:
         """What everything but the homes was read from, as each worker has it (rcptgen.source.looked)."""
         self.collect()
-        return [worker.ask("common") for worker in (self.worker, *self.helpers)]
+        return [worker.ask("common") for worker in (self.worker, *self.helpers) if worker.runs]
+
+    @property
+    def forgetful(self) -> bool:
+        """Whether `common` may lack something: a worker was lost, and what it had looked at with it."""
+        return any(worker.was_lost for worker in (self.worker, *self.helpers))
 
     def is_stale(self) -> bool:
         """Whether a database says something else than what was read of it, or may."""

@@ -125,6 +125,16 @@ class Worker:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process that knows what it was asked for."""
+        return self._pipe is not None
+
+    @property
+    def was_lost(self) -> bool:
+        """Whether a process was killed, or ended, and what it knew with it."""
+        return self._life > 0
+
     def start(self) -> None:
         """The process is on its way, if it was not: what it takes to start need not be waited for."""
         if self._pipe is not None:

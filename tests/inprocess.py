@@ -42,6 +42,11 @@ class InProcess(Worker):
         self.asked.append(name)
         return getattr(self._reader, name)(*arguments)
 
+    @property
+    def runs(self) -> bool:
+        """As a process would, from the first question on."""
+        return self._reader is not None
+
     def begin(self, name: str, *arguments: Any) -> int:
         """Nothing is done before the answer is wanted."""
         self._wanted.append((name, arguments))

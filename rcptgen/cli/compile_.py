@@ -124,7 +124,7 @@ def memorable(given: Globals, what: str) -> bytes:
     if state is None:
         raise click.UsageError(f"{what} in the state directory: with --root, name it with --state")
     if os.path.lexists(state) and not os.access(state, os.R_OK | os.X_OK):
-        raise NeedsRoot(f"{shown(state)}: {what} there, and only its owner may look into it")
+        raise NeedsRoot(f"{shown(state)}: {what} there, and only root may look into it")
     return state
 
 

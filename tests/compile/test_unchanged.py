@@ -163,3 +163,11 @@ def test_a_run_with_something_held_leaves_nothing(runs: Runs) -> None:
     assert not (runs.site.state / "inputs").exists()
     runs.settled()
     assert runs.has_read
+
+
+def test_a_worker_that_was_lost_leaves_nothing(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it had looked at for everybody is not known any more."""
+    monkeypatch.setattr(inprocess.InProcess, "was_lost", property(lambda worker: True))
+    runs.site.host.path("~joe/.qmail-x").write_text("&lost@far.example\n")
+    assert runs.compile().status == 0
+    assert not (runs.site.state / "inputs").exists()

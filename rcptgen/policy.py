@@ -209,10 +209,10 @@ class Policy:
         else:
             shared = self._flats if domain.kind is DomainKind.LOCAL else None
             table, unsayable = rules.table(self._skip(domain), self._kept(domain), shared, self._oversized(domain))
+            self._suspect_overrides(domain)
         if domain.kind is DomainKind.LOCAL:
             # Those of a domain whose rules are another one's are that other one's.
             self.last_claims = self._local_claims = self.last_claims or self._local_claims
-            self._suspect_overrides(domain)
         table = self._relayed(table, domain)
         if self._dead is not None and domain.kind is not DomainKind.RELAY and not self.host.users_damage:
             table = self._dead.apply(table, domain.name)

@@ -39,7 +39,7 @@ def test_mark(): raise AssertionError
 
 def run(code: str, tmp_path: Path, **environment: str) -> tuple[int, str]:
     """Exit status and output of pytest for `code`, beside this conftest.py, with a tmp directory of its own."""
-    for name in ("conftest.py", "parts.py", "databases.py"):
+    for name in ("conftest.py", "parts.py", "databases.py", "mailservers.py"):
         (tmp_path / name).symlink_to(HERE / name)
     (tmp_path / "test_it.py").write_text(code)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\nmarkers =\n    needs(part): parts\n")

@@ -113,6 +113,11 @@ def requested(given: Globals, config: Config, targets: Iterable[str], *, dry_run
         return tuple(found)
     if given.root != b"/" and not dry_run:
         raise click.UsageError("with --root, say where to write: -t TARGET=PATH, or --dry-run")
+    return configured(config)
+
+
+def configured(config: Config) -> tuple[Output, ...]:
+    """The outputs that the configuration names."""
     return tuple(
         Output(one.target, os.fsencode(one.path), one.mode, one.wildcards, one.options) for one in config.outputs
     )

@@ -11,14 +11,14 @@ import click
 
 from rcptgen.cli import Globals, safe
 from rcptgen.cli.check import outcome_json
-from rcptgen.cli.compile_ import asked_for
+from rcptgen.cli.compile_ import asked_for, configured
 from rcptgen.explain import Explained, FileAnswer, Followed, Match, answers, explain, follow, held_since
 from rcptgen.forwards import DEAD, Forwards
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.qmail.home import Step
-from rcptgen.request import Output
 from rcptgen.rules.shown import as_json, shown
+from rcptgen.targets import target_names
 
 
 @click.command("explain")
@@ -43,7 +43,12 @@ def command(given: Globals, following: bool, targets: tuple[str, ...], as_object
     config = given.config()
     asked = asked_for(targets)
     if not asked and given.root == b"/":
-        asked = [Output(one.target, os.fsencode(one.path)) for one in config.outputs]
+        asked = [*configured(config)]
+    known = target_names(config.plugins.targets)
+    for one in asked:
+        if one.target not in known:
+            name = shown(os.fsencode(one.target))
+            raise click.UsageError(f"no target is called {name!r}; known are {', '.join(known)}")
     with Host.open(given.root, config) as host:
         policy = Policy(host)
         first = explain(host, policy, os.fsencode(address))

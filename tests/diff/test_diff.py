@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import everytarget
 import inprocess
 import parts
 import pytest
 import randomhosts
 from applied import Applied, accepted, around
+from hosts import Host as Laid
 from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 from randomhosts import laid
@@ -27,6 +29,7 @@ from rcptgen.diff import CompiledSide, HostSide, compare
 from rcptgen.diff.spool import listed
 from rcptgen.host import Host
 from rcptgen.policy import Policy
+from rcptgen.request import target_for
 from rcptgen.rules.compare import Below, Change, What
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome
@@ -235,3 +238,35 @@ def test_between_a_compiled_file_and_a_host_the_changes_are_those_of_the_next_co
             reader.close()
             for file in files:
                 os.unlink(file)
+
+
+@pytest.mark.root
+@pytest.mark.usefixtures("_in_this_process")
+@pytest.mark.parametrize("variant", everytarget.VARIANTS, ids=everytarget.called)
+def test_a_compiled_file_does_not_differ_from_itself(tmp_path: Path, variant: tuple[str, dict[str, Any]]) -> None:
+    host_ = Laid(
+        tmp_path / "host",
+        {
+            "control/me": "example.org\n",
+            "control/locals": "example.org\nb.example\n",
+            "control/rcpthosts": "example.org\nb.example\nrelay.example\n",
+            "passwd": {"joe": 1001, "ann": 1002},
+            "~joe/.qmail-default": "./Mailbox\n",
+            "~joe/.qmail-spam": "|exit 100\n",
+            "~joe/.qmail-a:b": "&x@far.example\n",
+            "~joe/.qmail-a-default": "|exit 100\n",
+            "~ann/.qmail-list-default": "&x@far.example\n",
+            "alias/.qmail-postmaster": "admin@far.example\n",
+            # Without a wildcard: every format has something to say of it.
+            "control/virtualdomains": "v.example:alias-v\n",
+            "alias/.qmail-v-info": "&x@far.example\n",
+        },
+    )
+    name, options = variant
+    file = bytes(tmp_path / "list")
+    output = Output(name, file, options=options)
+    compile_host(host_.root, Config(), Request((output,), force=True))
+    side = CompiledSide(file, target_for(output, Config()))
+    found = list(compare(side, CompiledSide(file, target_for(output, Config()))))
+    assert found
+    assert not any(list(one.changes) for one in found)

@@ -64,8 +64,8 @@ class Runs:
         return not READING.isdisjoint(self.asked)
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Every file that runs leave, with what would tell of another one."""
-        places = [self.site.file, *self.site.state.rglob("*")]
+        """Every file that runs leave, with what would tell of another one; locks aside, which some versions cut."""
+        places = [self.site.file, *(one for one in self.site.state.rglob("*") if one.name != "lock")]
         return {str(one): (one.lstat().st_ino, one.lstat().st_mtime_ns) for one in places}
 
 

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 import click
 
 from rcptgen.cli import Globals, safe
+from rcptgen.cli.compile_ import rolled_back
 from rcptgen.compiler import workers
 from rcptgen.errors import UsageTrouble
+from rcptgen.generations import History
+from rcptgen.hooks import rollback_json
 from rcptgen.host import Host
 from rcptgen.lint import Finding, Page, Severity, lint, pages
 from rcptgen.lint.pages import common_text
+from rcptgen.publish.history import Rollback
 from rcptgen.reader import State
 from rcptgen.rules.shown import as_json, shown
 
@@ -43,16 +47,27 @@ def command(given: Globals, as_object: bool, ignore: tuple[str, ...], explain: s
     ignored = {_known(code, known).code for code in ignore}
     given.need_root()
     counts: Counter[Severity] = Counter()
+    rollback = _rollback(given.state())
     with Host.open(given.root, given.config(), look_at_mailboxes=False, workers=workers()) as host:
         found = _counted(lint(host, ignored), known, counts)
         if as_object:
-            _as_object(found, known, counts)
+            _as_object(found, known, counts, rollback)
         else:
             _as_text(found, known, counts, quiet=given.quiet)
         failed = [one for one in host.units.unhealthy() if one.state is State.FAILED]
+    if rollback is not None and not as_object:
+        click.echo(f"rcptgen: {safe(rolled_back(rollback))}", err=True)
     for one in failed:
         click.echo(f"rcptgen: {shown(one.path)}: not looked at: {safe(one.reason)}", err=True)
     return UsageTrouble.status if failed else int(counts[Severity.ERROR] > 0)
+
+
+def _rollback(state: bytes | None) -> Rollback | None:
+    """The rollback that is in force: until it ends, what the findings are about changes less than one would expect."""
+    if state is None:
+        return None
+    with History.open(state) as history:
+        return history.rollback
 
 
 def _known(code: str, known: dict[str, Page]) -> Page:
@@ -86,14 +101,17 @@ def _as_text(findings: Iterator[Finding], known: dict[str, Page], counts: Counte
         click.echo(f"rcptgen: {summary}", err=True)
 
 
-def _as_object(findings: Iterator[Finding], known: dict[str, Page], counts: Counter[Severity]) -> None:
+def _as_object(
+    findings: Iterator[Finding], known: dict[str, Page], counts: Counter[Severity], rollback: Rollback | None
+) -> None:
     """One object, written as it is found: a host may have a million findings."""
     between = '{"version": 1, "findings": ['
     for one in findings:
         click.echo(between + json.dumps(_members(one, known[one.code])), nl=False)
         between = ", "
     start = between if between != ", " else ""
-    click.echo(f"{start}], {json.dumps({'counts': {str(s): counts[s] for s in Severity}})[1:]}")
+    rest = {"counts": {str(s): counts[s] for s in Severity}, "rollback": rollback_json(rollback)}
+    click.echo(f"{start}], {json.dumps(rest)[1:]}")
 
 
 def _members(one: Finding, page: Page) -> dict[str, object]:

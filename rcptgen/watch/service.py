@@ -502,6 +502,9 @@ class Service:
             words.append(f"{len(result.held)} domains with held removals")
         if result.units:
             words.append(f"{len(result.units)} sources in trouble")
+        if result.rollback is not None:
+            since = time.localtime(result.rollback.since)
+            words.append(f"rolled back since {time.strftime('%Y-%m-%d %H:%M', since)}")
         return ", ".join(words)
 
 

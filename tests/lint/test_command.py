@@ -72,7 +72,12 @@ def test_json(tmp_path: Path) -> None:
 
 def test_json_of_nothing(tmp_path: Path) -> None:
     done = lint(tmp_path, CLEAN, "--json")
-    assert done.json == {"version": 1, "findings": [], "counts": {"error": 0, "warning": 0, "note": 0}}
+    assert done.json == {
+        "version": 1,
+        "findings": [],
+        "counts": {"error": 0, "warning": 0, "note": 0},
+        "rollback": None,
+    }
 
 
 def test_what_is_ignored_does_not_count(tmp_path: Path) -> None:
@@ -136,3 +141,16 @@ def test_a_host_that_does_not_start_is_for_a_person(tmp_path: Path) -> None:
 def test_severities_are_sorted_by_what_they_cost() -> None:
     assert [str(one) for one in Severity] == ["error", "warning", "note"]
     assert run(["lint", "--explain", "A101"]) == 0
+
+
+def test_a_rollback_in_force_is_named(tmp_path: Path) -> None:
+    site = Site(tmp_path, CLEAN)
+    site.published()
+    site.host.write("~joe/.qmail-new", "ann\n")
+    site.published()
+    assert site.run("rollback", "-t", site.output).status == 0
+    assert "rcptgen: rolled back since 2" in site.run("lint").err
+    assert site.run("lint", "--json").json["rollback"]["generation"] == 1
+    assert site.run("resume", "-t", site.output).status == 0
+    assert "rolled back" not in site.run("lint").err
+    assert site.run("lint", "--json").json["rollback"] is None

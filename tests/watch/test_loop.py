@@ -14,6 +14,7 @@ import pytest
 
 from rcptgen.errors import PublishFailed
 from rcptgen.keeper import Paths, Unit
+from rcptgen.publish.history import Rollback
 from rcptgen.request import Result
 from rcptgen.watch import service
 from rcptgen.watch.pace import Pace
@@ -74,12 +75,14 @@ class Manager:
 
     interval: float | None = None
     told: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def ready(self, status: str = "") -> None:
         self.told.append("ready")
+        self.said.append(status)
 
     def status(self, text: str) -> None:
-        pass
+        self.said.append(text)
 
     def watchdog(self) -> None:
         self.told.append("watchdog")
@@ -220,6 +223,12 @@ def test_who_asks_hears_of_the_look_after(loop: Loop) -> None:
     loop.compiler.result.status = 3
     assert loop.run(loop.clients.ask, lambda: bool(loop.clients.answers)) == 0
     assert loop.clients.answers == [(1, 3)]
+
+
+def test_the_status_names_a_rollback_in_force(loop: Loop) -> None:
+    loop.compiler.result.rollback = Rollback(number=7, time=0.0, since=86400.0)
+    assert loop.run(loop.clients.ask, lambda: bool(loop.clients.answers)) == 0
+    assert all(", rolled back since 1970-01-0" in one for one in loop.manager.said)
 
 
 def test_who_asks_is_looked_at_twice(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:

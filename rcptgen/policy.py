@@ -187,7 +187,9 @@ class Policy:
     def _suspect_overrides(self, domain: Domain) -> None:
         """What user@domain entries lead to may be in trouble, too."""
         units = self.host.units
-        for one in self.host.overrides(domain.name) if units.any_held_back else ():
+        if not units.any_held_back:
+            return
+        for one in self.host.overrides(domain.name):
             owner = self.host.space().claim(one.value + b"-" + one.local).owner
             report = units.suspect_owners.get(owner) or units.failed_owners.get(owner)
             if one.value and report is not None:

@@ -20,6 +20,7 @@ from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Account, Found, Question, Report, State, WorkerLost
+from rcptgen.reports import Reports
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
@@ -129,7 +130,7 @@ class Units:
 
     worker: Worker
     helpers: Sequence[Worker] = ()
-    reports: dict[bytes, Report] = field(default_factory=dict)
+    reports: Reports = field(default_factory=Reports)
     seconds: dict[bytes, float] = field(default_factory=dict)
     failed_owners: dict[Owner, Report] = field(default_factory=dict)
     looked_at: dict[Owner, bytes] = field(default_factory=dict)
@@ -445,7 +446,7 @@ class Units:
     @property
     def any_held_back(self) -> bool:
         """Whether any source could not be read for now, or is damaged: each domain then keeps what it had."""
-        return any(one.state in (State.FAILED, State.SUSPECT) for one in self.reports.values())
+        return bool(self.reports.held_back)
 
     def unhealthy(self) -> list[Report]:
         """The reports of units that are not healthy, by path."""

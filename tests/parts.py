@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,7 +53,29 @@ def chromium() -> list[str]:
     """The words that start Chromium without a window; none where there is no Chromium."""
     found = shutil.which("chromium") or shutil.which("chromium-browser")
     # As root its own sandbox does not start; what it is shown here is ours.
-    return [found, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"] if found is not None else []
+    options = (
+        "--headless",
+        "--no-sandbox",
+        "--no-zygote",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--hide-scrollbars",
+    )
+    return [found, *options] if found is not None else []
+
+
+def _chromium() -> str:
+    if not chromium():
+        return "no chromium (Debian: apt-get install chromium)"
+    with tempfile.TemporaryDirectory() as profile:
+        words = [*chromium(), f"--user-data-dir={profile}", "--dump-dom", "data:text/html,<p>It%20is%20alive.</p>"]
+        try:
+            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+        except subprocess.TimeoutExpired:
+            return "chromium says nothing within a minute"
+    if b"It is alive." in done.stdout:
+        return ""
+    return f"chromium ends with {done.returncode} and shows no page: {done.stderr.decode(errors='replace')[-300:]!r}"
 
 
 def _wheel() -> str:
@@ -77,7 +100,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "strace": lambda: _program("strace", "strace", "-o", "/dev/null", "true"),
     "systemd": lambda: _program("systemd-analyze", "systemd", "--version"),
     "groff": lambda: _program("groff", "groff-base"),
-    "chromium": lambda: "" if chromium() else "no chromium (Debian: apt-get install chromium)",
+    "chromium": _chromium,
     "zsh": lambda: _program("zsh", "zsh", "-f", "-c", "true"),
     "fish": lambda: _program("fish", "fish", "--no-config", "-c", "true"),
     "mariadb": missing_mariadb,

@@ -49,33 +49,37 @@ def _program(name: str, package: str, *trial: str) -> str:
     return ""
 
 
-def chromium() -> list[str]:
-    """The words that start Chromium without a window; none where there is no Chromium."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    # As root its own sandbox does not start; what it is shown here is ours.
-    options = (
-        "--headless",
-        "--no-sandbox",
-        "--no-zygote",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--hide-scrollbars",
-    )
-    return [found, *options] if found is not None else []
+def browse(*options: str) -> subprocess.CompletedProcess[str]:
+    """Chromium, without a window, with a profile of its own.
+
+    As root its own sandbox does not start; what it is shown here is ours.  It puts a socket
+    below TMPDIR, whose name may have 107 bytes: that of a test's folder is too long.
+    """
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or "chromium"
+    words = found, "--headless", "--no-sandbox", "--no-zygote", "--disable-gpu", "--disable-dev-shm-usage"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as own:
+        return subprocess.run(
+            [*words, "--hide-scrollbars", f"--user-data-dir={own}/profile", *options],
+            cwd=own,
+            env={**os.environ, "TMPDIR": "."},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
 
 
 def _chromium() -> str:
-    if not chromium():
+    try:
+        done = browse("--dump-dom", "data:text/html,<p>It%20is%20alive.</p>")
+    except OSError:
         return "no chromium (Debian: apt-get install chromium)"
-    with tempfile.TemporaryDirectory() as profile:
-        words = [*chromium(), f"--user-data-dir={profile}", "--dump-dom", "data:text/html,<p>It%20is%20alive.</p>"]
-        try:
-            done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
-        except subprocess.TimeoutExpired:
-            return "chromium says nothing within a minute"
-    if b"It is alive." in done.stdout:
+    except subprocess.TimeoutExpired:
+        return "chromium says nothing within two minutes"
+    if "It is alive." in done.stdout:
         return ""
-    return f"chromium ends with {done.returncode} and shows no page: {done.stderr.decode(errors='replace')[-300:]!r}"
+    return f"chromium ends with {done.returncode} and shows no page: {done.stderr[:1000]!r}"
 
 
 def _wheel() -> str:

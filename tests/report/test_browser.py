@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import struct
-import subprocess
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from parts import chromium
+from parts import browse
 from runs import Names, Site, forked_workers
 
 from rcptgen.config import Config
@@ -50,20 +48,6 @@ def page(tmp_path: Path) -> Path:
     return file
 
 
-def browse(tmp_path: Path, file: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Chromium, without a window and with a profile of its own; a test is skipped where it dies, its page unseen."""
-    profile = tmp_path / "profile"
-    words = [*chromium(), f"--user-data-dir={profile}", "--window-size=800,600", *options, file.as_uri()]
-    try:
-        # Where there is no message bus some versions abort when all is done: what they have written counts.
-        done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=120)
-    finally:
-        shutil.rmtree(profile, ignore_errors=True)
-    if done.returncode != 0 and not done.stdout and not any(tmp_path.glob("*.png")):
-        pytest.skip(f"chromium ended with {done.returncode}: {done.stderr[-300:]!r}")
-    return done
-
-
 def test_it_opens_within_a_second(tmp_path: Path, page: Path) -> None:
     timed = tmp_path / "timed.html"
     text = page.read_text()
@@ -73,7 +57,7 @@ def test_it_opens_within_a_second(tmp_path: Path, page: Path) -> None:
     taken = []
     for _ in range(5):
         found = re.search(
-            r"<title>laid out to [0-9]{4,} pixels after ([0-9.]+)", browse(tmp_path, timed, "--dump-dom").stdout
+            r"<title>laid out to [0-9]{4,} pixels after ([0-9.]+)", browse("--dump-dom", timed.as_uri()).stdout
         )
         assert found is not None
         taken.append(float(found[1]) / 1000)
@@ -82,14 +66,30 @@ def test_it_opens_within_a_second(tmp_path: Path, page: Path) -> None:
     assert min(taken) < SECONDS, taken
 
 
+def asked(log: Path) -> set[str]:
+    """What pages of files asked the network for; the browser's own questions are not theirs."""
+    lines = [line for line in log.read_text(errors="replace").splitlines() if '"network_isolation_key":"file:' in line]
+    return {found[1] for line in lines if (found := re.search(r'"url":"(http[^"]*)"', line))}
+
+
 def test_it_asks_for_nothing_and_its_policy_holds(tmp_path: Path, page: Path) -> None:
     log = tmp_path / "net.json"
-    done = browse(tmp_path, page, "--dump-dom", "--enable-logging=stderr", f"--log-net-log={log}")
+    watched = "--dump-dom", "--enable-logging=stderr", f"--log-net-log={log}", page.as_uri()
+    done = browse("--window-size=800,600", *watched)
     assert "Content Security Policy" not in done.stderr
     assert done.stdout.count("&lt;b&gt;domain-") == DOMAINS + 25
+    assert asked(log) == set()
+    # A picture from elsewhere would be seen in that log, and the policy keeps it out.
+    text, elsewhere = page.read_text(), "http://127.0.0.1:9/picture"
+    page.write_text(text.replace("<body>", f'<body><img src="{elsewhere}">'))
+    assert "Content Security Policy" in browse(*watched).stderr
+    assert asked(log) == set()
+    page.write_text(page.read_text().replace('http-equiv="Content-Security-Policy"', 'name="policy"'))
+    browse(*watched)
+    assert asked(log) == {elsewhere}
     # With a style that the policy does not know it is refused: the policy is in force.
-    page.write_text(page.read_text().replace("<style>", "<style>/* */"))
-    refused = browse(tmp_path, page, "--dump-dom", "--enable-logging=stderr")
+    page.write_text(text.replace("<style>", "<style>/* */"))
+    refused = browse(*watched)
     assert "Content Security Policy" in refused.stderr
 
 
@@ -97,7 +97,7 @@ def test_it_asks_for_nothing_and_its_policy_holds(tmp_path: Path, page: Path) ->
 def test_it_can_be_seen(tmp_path: Path, page: Path, scheme: str) -> None:
     shot = tmp_path / "shot.png"
     dark = ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
-    browse(tmp_path, page, f"--screenshot={shot}", *dark)
+    browse("--window-size=800,600", f"--screenshot={shot}", *dark, page.as_uri())
     pixels = colours(shot.read_bytes())
     paper, ink = max(pixels, key=lambda one: pixels[one]), min(pixels, key=sum) if not dark else max(pixels, key=sum)
     assert pixels[paper] > 0.3 * sum(pixels.values())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rcptgen.forwards import DEAD, Forwards
 from rcptgen.host import Host
 from rcptgen.qmail.dotqmail import safe_extension
@@ -102,7 +100,7 @@ def drops(table: Table, published: Table) -> bool:
 
 
 def _refused(outcome: Outcome) -> Outcome:
-    return replace(outcome, verdict=Verdict.BOUNCE, kind=Kind.REFUSAL, reason=DEAD)
+    return outcome._replace(verdict=Verdict.BOUNCE, kind=Kind.REFUSAL, reason=DEAD)
 
 
 def _same(one: Outcome, other: Outcome) -> bool:

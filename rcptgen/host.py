@@ -237,7 +237,7 @@ class Host:
         if not route.name:
             return _nobody(route)
         owned = self._owner(route.name, to_look_at, steps)
-        if not isinstance(owned, tuple):
+        if isinstance(owned, Outcome) or owned is None:
             return owned
         owner, extension = owned
         return Question(owner, extension, route.name, route.host)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rcptgen.deadforwards import DeadForwards, drops
 from rcptgen.errors import ConfigurationError
@@ -290,7 +290,7 @@ class Policy:
                 return outcome
             if relay is not None:
                 return relay
-            return replace(outcome, verdict=Verdict.BOUNCE, reason="remote, and not in rcpthosts")
+            return outcome._replace(verdict=Verdict.BOUNCE, reason="remote, and not in rcpthosts")
 
         exact = {name: turned(outcome.at(name)) for name, outcome in table.exact()}
         return Table(exact, {name: turned(outcome) for name, outcome in table.prefixes.items()})

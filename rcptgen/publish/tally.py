@@ -26,10 +26,9 @@ class Tally:
     def add(self, domain: bytes, old: Table, new: Table) -> None:
         """Counts one domain."""
         name = domain.decode("latin-1")
-        if (not len(old) or not len(new)) and not (_wild(old) or _wild(new)):
+        if not len(old) or not len(new):
             # A million names that are all new are not looked at one by one.
-            gained, lost = accepted_rules(new), accepted_rules(old)
-            one = DomainChange(domain=name, gained=gained, lost=lost)
+            one = DomainChange(domain=name, gained=unlike(new), lost=accepted_rules(old))
         else:
             found = summary(changes(old, new))
             gained, lost = found.count(What.GAINED), found.count(What.LOST)
@@ -52,6 +51,21 @@ class Tally:
         return Changes(gained=self.gained, lost=self.lost, changed=self.changed, domains=self.domains, most=self.most())
 
 
-def _wild(table: Table) -> bool:
-    """Whether `table` accepts more than single names."""
-    return any(outcome.accepted for outcome in table.prefixes.values())
+def unlike(new: Table) -> int:
+    """How much is gained by a table where there was none: what an accepting wildcard covers goes without saying."""
+    wild = [prefix for prefix, outcome in new.prefixes.items() if outcome.accepted]
+    count = accepted_rules(new)
+    if not wild:
+        return count
+    count -= sum(bool(prefix) and _covered(new, prefix[:-1]) for prefix in wild)
+    outermost = [prefix for prefix in wild if not any(prefix.startswith(one) for one in wild if one != prefix)]
+    for outcome, names in new.groups.items():
+        if outcome.accepted:
+            count -= sum(_covered(new, name) for prefix in outermost for name in names.beginning_with(prefix))
+    return count
+
+
+def _covered(table: Table, name: bytes) -> bool:
+    """Whether a wildcard accepts `name`."""
+    found = table.covering(name)
+    return found is not None and found[1].accepted

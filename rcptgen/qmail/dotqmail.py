@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rcptgen.qmail.model import Effect
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -201,12 +201,12 @@ def _worst_case(paths: _Paths, *, is_list: bool) -> Outcome:
     if paths.delivered is not None:
         found = paths.delivered
         if is_list and found.kind in (Kind.FORWARD, Kind.ALIAS):
-            found = replace(found, kind=Kind.LIST)
+            found = found._replace(kind=Kind.LIST)
         if paths.approximate and (paths.bounced or paths.deferred):
-            found = replace(found, approximate=True)
-        return replace(found, widened=True) if paths.widened else found
+            found = found._replace(approximate=True)
+        return found._replace(widened=True) if paths.widened else found
     found_or_none = paths.deferred or paths.bounced
     assert found_or_none is not None, "every sequence ends somewhere"
     if paths.deferred is not None and (paths.bounced is not None or paths.widened):
-        return replace(paths.deferred, approximate=paths.bounced is not None, widened=paths.widened)
+        return paths.deferred._replace(approximate=paths.bounced is not None, widened=paths.widened)
     return found_or_none

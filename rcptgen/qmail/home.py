@@ -123,7 +123,7 @@ class Judged:
     def answer(self) -> Outcome | None:
         """The outcome where no variable can change that, with its file."""
         fixed = self.fixed
-        return fixed if fixed is None or fixed.file else replace(fixed, file=self.file)
+        return fixed if fixed is None or fixed.file else fixed._replace(file=self.file)
 
 
 class Home:
@@ -433,7 +433,7 @@ class Home:
             # A mailbox before the line that bounces would defer first.
             found = self.ending(judged, variables, self.mailbox)
         if judged.default_delivery and found.verdict is Verdict.DELIVER:
-            return replace(found, kind=Kind.DEFAULT_DELIVERY, reason="the default delivery", line=0)
+            return found._replace(kind=Kind.DEFAULT_DELIVERY, reason="the default delivery", line=0)
         return found
 
     def composed(self, judged: Judged, effect: Effect) -> Outcome:

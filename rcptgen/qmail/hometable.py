@@ -372,7 +372,7 @@ class _Judging:
             outcome = home.outcome(judged, variables)
             if outcome.approximate and any(isinstance(one, Free) and one.opaque for one in (extension, default)):
                 # Some of the texts may be known to be refused, but nobody has told which.
-                outcome = replace(outcome, widened=True)
+                outcome = outcome._replace(widened=True)
             self._view_matters |= variables.view_touched
             return outcome, variables
 
@@ -437,4 +437,4 @@ def best(found: list[Outcome]) -> Outcome:
     best = min(found, key=lambda one: _ORDER[one.verdict])
     if not best.accepted or all(one.accepted for one in found):
         return best
-    return replace(best, widened=True)
+    return best._replace(widened=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from operator import itemgetter
 
 from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
@@ -122,7 +121,7 @@ class Walk:
             home.note_failure(found)
         if isinstance(found, Refused | FailedForNow):
             below = home.not_entered(relative)
-            self.prefixes[key] = below if first or itself is not None else replace(below, widened=True)
+            self.prefixes[key] = below if first or itself is not None else below._replace(widened=True)
             return
         if not isinstance(found, Directory):
             return
@@ -221,7 +220,7 @@ class Walk:
             return known[1]
         shape = found
         if found.file in (b"", file):
-            shape = replace(found, file=self.home.path(self._stem), named_from=0)
+            shape = found._replace(file=self.home.path(self._stem), named_from=0)
         shape = self._shared.setdefault(shape, shape)
         self._shapes[id(found)] = found, shape
         return shape

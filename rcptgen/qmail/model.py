@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import NO_LOOK, Look
@@ -181,8 +181,7 @@ class Derived(Unknown):
 Text = bytes | Unknown | Free
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """From where a home is looked at: the domain of the addresses (in lower case), and their local names.
 
     A local name is `name` and what follows `pre` in the extension; `name` is None where the
@@ -192,10 +191,6 @@ class View:
     host: bytes
     name: bytes | None
     pre: bytes
-
-    def __reduce__(self) -> tuple[type[View], tuple[object, ...]]:
-        # See Outcome.__reduce__.
-        return View, (self.host, self.name, self.pre)
 
 
 def unknown_effect(reason: str, kind: Kind = Kind.PROGRAM) -> Effect:

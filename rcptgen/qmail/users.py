@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import cdbx
 
@@ -21,8 +22,7 @@ class DamagedUsers(RcptgenError):
     """users/cdb cannot be used: qmail-lspawn defers every local address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """Whose home answers: the account fields that qmail-lspawn hands to qmail-local."""
 
     user: bytes
@@ -30,10 +30,6 @@ class Owner:
     gid: int
     home: bytes
     dash: bytes
-
-    def __reduce__(self) -> tuple[type[Owner], tuple[object, ...]]:
-        # See Outcome.__reduce__.
-        return Owner, (self.user, self.uid, self.gid, self.home, self.dash)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from dataclasses import replace
 
 import pytest
 from applied import Applied, accepted, around
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rcptgen.publish.guard import accepted_rules
+from rcptgen.publish.tally import unlike
 from rcptgen.rules.compare import Summary, What, changes, summary
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -52,6 +53,15 @@ def test_what_one_side_alone_accepts_is_told_or_stands_under_a_wildcard_that_is(
             what = What.LOST if before else What.GAINED
             told = [c for c in found if c.what is what and (name.startswith(c.name) if c.prefix else name == c.name)]
             assert told, name
+
+
+@given(tables)
+def test_a_table_that_is_all_new_or_all_gone_is_counted_without_a_comparison(table: Table) -> None:
+    empty = Table({}, {})
+    come, gone = summary(changes(empty, table)), summary(changes(table, empty))
+    assert unlike(table) == come.count(What.GAINED)
+    assert accepted_rules(table) == gone.count(What.LOST)
+    assert not any((come.count(What.LOST), come.count(What.CHANGED), gone.count(What.GAINED), gone.count(What.CHANGED)))
 
 
 @given(tables, tables)
@@ -275,7 +285,7 @@ def test_a_table_of_very_many_groups_is_not_searched_for_every_name(monkeypatch:
         return contains(names, name)
 
     monkeypatch.setattr(Names, "__contains__", counted)
-    exact = {b"%04d" % n: replace(MAILBOX, file=b"/home/%04d" % n) for n in range(2000)}
+    exact = {b"%04d" % n: MAILBOX._replace(file=b"/home/%04d" % n) for n in range(2000)}
     found = list(changes(Table({}, {}), Table(exact, {b"%04d-" % n: MAILBOX for n in range(100)})))
     assert len(found) == 2100
     assert asked <= 2 * len(found)

@@ -12,6 +12,9 @@ from rcptgen.rules.table import Table
 
 EMPTY = Table({}, {})
 
+SEARCHED = 8
+"""Wildcards up to which names are searched for what they cover; beyond, each name is looked at."""
+
 
 @dataclass(slots=True)
 class Tally:
@@ -58,10 +61,15 @@ def unlike(new: Table) -> int:
     if not wild:
         return count
     count -= sum(bool(prefix) and _covered(new, prefix[:-1]) for prefix in wild)
-    outermost = [prefix for prefix in wild if not any(prefix.startswith(one) for one in wild if one != prefix)]
+    outermost: list[bytes] = []
+    for prefix in sorted(wild):
+        if not outermost or not prefix.startswith(outermost[-1]):
+            outermost.append(prefix)
     for outcome, names in new.groups.items():
         if outcome.accepted:
-            count -= sum(_covered(new, name) for prefix in outermost for name in names.beginning_with(prefix))
+            few = len(outermost) <= SEARCHED
+            below = (name for prefix in outermost for name in names.beginning_with(prefix)) if few else iter(names)
+            count -= sum(_covered(new, name) for name in below)
     return count
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import pytest
@@ -44,6 +44,12 @@ TABLE_OF_ALL = "CREATE TABLE vpopmail (" + USER_COLUMNS + ", PRIMARY KEY (pw_nam
 TABLE = TABLE_OF_ALL.format("char", "pw_domain char(96) NOT NULL,")
 PG_TABLE = TABLE_OF_ALL.format("varchar", "pw_domain varchar(96) NOT NULL,")
 ALIASES = "CREATE TABLE valias (alias {0}(32) NOT NULL, domain {0}(96) NOT NULL, valias_line text NOT NULL);"
+INDEXED_ALIASES = (
+    ALIASES + "CREATE INDEX valias_idx ON valias (alias, domain); INSERT INTO valias VALUES "
+    "('info', 'example.org', '&joe@elsewhere.example')"
+    + ", ('other', 'example.org', '&x@elsewhere.example')" * 5000
+    + ";"
+)
 INSERT = "INSERT INTO vpopmail (pw_name, pw_domain, pw_gid, pw_dir) VALUES "
 
 pytestmark = pytest.mark.root
@@ -338,6 +344,28 @@ class TestMySQL:
         (names,) = asked.backend.users(asked.look, example()).plain.values()
         assert len(names) == 200_000
 
+    def test_one_address_is_one_query_by_the_index(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        from rcptgen.vpopmail.sql_mysql import MySQL
+
+        asked = make("mysql", many(TABLE, 20_000) + INDEXED_ALIASES.format("char") + "ANALYZE TABLE vpopmail, valias;")
+        asked.users()
+        queries: list[str] = []
+        rows = MySQL._rows
+
+        def noted(session: MySQL, query: str) -> list[tuple[Any, ...]]:
+            queries.append(query)
+            return rows(session, query)
+
+        monkeypatch.setattr(MySQL, "_rows", noted)
+        assert asked.backend.user(asked.look, example(), b"user777") is not None
+        assert lines_of(asked, [b"info"]) == [b"&joe@elsewhere.example"]
+        user, alias = (query for query in queries if " WHERE " in query)
+        for query, table in ((user, "vpopmail"), (alias, "valias")):
+            plan = asked.server.sql(f"EXPLAIN FORMAT=JSON {query}", "vpopmail")
+            assert f'"table_name": "{table}"' in plan.replace("\\n", "\n")
+            assert '"access_type": "ALL"' not in plan
+            assert '"key": "' in plan
+
     def test_a_hundred_thousand_users_are_one_query(self, make: Make) -> None:
         asked = make("mysql", many(TABLE, 100_000))
         asked.server.sql("SET GLOBAL log_output = 'TABLE'; TRUNCATE mysql.general_log; SET GLOBAL general_log = ON;")
@@ -433,6 +461,26 @@ class TestPostgreSQL:
         with pytest.raises(Unavailable):
             asked.backend.users(asked.look, example())
         assert "postgresql server /run/postgresql:5432" in asked.failed[0]
+
+    def test_one_address_is_one_query_by_the_index(self, make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+        from rcptgen.vpopmail.sql_postgresql import PostgreSQL
+
+        asked = make("pgsql", many(PG_TABLE, 20_000) + INDEXED_ALIASES.format("varchar") + "ANALYZE;")
+        asked.users()
+        plans: list[str] = []
+        rows = PostgreSQL._rows
+
+        def explained(session: PostgreSQL, query: bytes, names: Any = None) -> list[tuple[Any, ...]]:
+            if b" WHERE " in query:
+                plans.append("\n".join(bytes(line).decode() for (line,) in rows(session, b"EXPLAIN " + query, names)))
+            return rows(session, query, names)
+
+        monkeypatch.setattr(PostgreSQL, "_rows", explained)
+        assert asked.backend.user(asked.look, example(), b"user777") is not None
+        assert lines_of(asked, [b"info"]) == [b"&joe@elsewhere.example"]
+        user, alias = plans
+        assert "Index Scan using vpopmail_pkey on vpopmail" in user
+        assert "Index Scan using valias_idx on valias" in alias
 
     def test_a_hundred_thousand_users_are_read_at_once(self, make: Make) -> None:
         asked = make("postgresql", many(PG_TABLE, 100_000))

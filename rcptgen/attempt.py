@@ -128,7 +128,7 @@ class Attempt:
         if not ((domain in self.hold.gone or self.hold.everything) and count):
             self._emit(domain, None, b"", old)
             return
-        reason = self.hold.everything or "the domain is gone from the configuration, but hardly on purpose"
+        reason = self.hold.everything or self.hold.gone[domain]
         asked = pack(EMPTY)
         self._hold(Held(domain, self._since(domain), reason, count, ()), asked)
         blob = old.live if left is table else pack(left)

@@ -18,7 +18,7 @@ from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
 from rcptgen.request import Census, Held, Outcomes, Output, Progress, Request, Result, target_for
 from rcptgen.rules.outcome import Kind
-from rcptgen.run import Hold, Run
+from rcptgen.run import Hold, Run, domain_key
 from rcptgen.standing import Standings
 from rcptgen.unchanged import keep, may_be_spared, unchanged
 
@@ -26,6 +26,9 @@ __all__ = ["Held", "Outcomes", "Output", "Progress", "Request", "Result", "compi
 
 
 MOST_WORKERS = 4
+
+GONE = "the domain is gone from the configuration, but hardly on purpose"
+STILL_IN_USERS = "the domain is gone from the configuration, but users/cdb still has it"
 
 
 def compile_host(
@@ -145,7 +148,7 @@ def _compile(run: Run) -> None:
             "and nothing was published before: nothing is published (--force accepts what qmail defers)"
         )
     _mounted(run)
-    hold: Hold | None = Hold(gone=_gone_held(run))
+    hold: Hold | None = Hold(_gone_held(run))
     while hold is not None:
         attempt = Attempt(run, hold)
         try:
@@ -181,31 +184,35 @@ def _undecided(run: Run) -> bool:
     return True
 
 
-def _gone_held(run: Run) -> frozenset[bytes]:
-    """The published domains that are gone from the configuration, but hardly on purpose."""
+def _gone_held(run: Run) -> dict[bytes, str]:
+    """The published domains that are gone from the configuration, but hardly on purpose, each with the reason."""
     if not run.memory.exists:
-        return frozenset()
+        return {}
     now = {one.name for one in run.domains}
     before = [domain for domain, _ in run.memory.live.blobs()]
     gone = [domain for domain in before if domain not in now]
     limits = run.limits
     if len(gone) > max(limits.gone_domains, int(limits.gone_share * len(before))):
-        return frozenset(gone)
-    return frozenset(domain for domain in gone if _still_held(run, domain) or _still_meant(run, domain))
+        return dict.fromkeys(gone, GONE)
+    reasons = ((domain, _why_held(run, domain)) for domain in gone)
+    return {domain: reason for domain, reason in reasons if reason}
 
 
-def _still_held(run: Run, domain: bytes) -> bool:
-    return run.is_held(domain) and not run.released(domain)
+def _why_held(run: Run, domain: bytes) -> str:
+    """Why a domain that is gone from the configuration is held; empty: it is not.
 
-
-def _still_meant(run: Run, domain: bytes) -> bool:
-    """Whether users/cdb still has the domain, or a control file looks cut off, or has gone itself."""
+    A domain may leave virtualdomains first and users/cdb a moment later, and a watch sees
+    both: that reason ends by itself.  All others stand until a person approves.
+    """
+    held_for = {one.reason for one in run.memory.holds if one.domain == domain_key(domain) and not one.catch_all}
+    if run.is_held(domain) and not run.released(domain) and held_for != {STILL_IN_USERS}:
+        return GONE
     host = run.host
     if host.users_damage or host.cut_off or _vanished(run, b"locals", b"virtualdomains"):
-        return True
+        return GONE
     if (host.files.relays_cut_off or _vanished(run, b"rcpthosts", b"morercpthosts.cdb")) and _was_relayed(run, domain):
-        return True
-    return host.users is not None and host.users.has_wildcard(domain + b"-")
+        return GONE
+    return STILL_IN_USERS if host.users is not None and host.users.has_wildcard(domain + b"-") else ""
 
 
 def _vanished(run: Run, *names: bytes) -> bool:

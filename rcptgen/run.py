@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from rcptgen.build import Job
 from rcptgen.host import Domain, Host
@@ -86,9 +87,13 @@ class Run(Job):
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What an attempt holds beyond single suspicious domains; `forwards`: names that look like dead forwards."""
+    """What an attempt holds beyond single suspicious domains.
 
-    gone: frozenset[bytes] = frozenset()
+    `gone`: domains that are gone from the configuration, each with why they are held;
+    `forwards`: names that look like dead forwards.
+    """
+
+    gone: Mapping[bytes, str] = field(default_factory=dict)
     everything: str = ""
     catchalls: bool = False
     forwards: bool = False

@@ -328,8 +328,9 @@ def test_truncated_locals(tmp_path: Path) -> None:
     assert site.rules >= before
 
 
-def test_domain_that_users_still_has(tmp_path: Path) -> None:
-    """Gone from virtualdomains, but `qmail-newu` was not told: hardly on purpose."""
+@pytest.fixture
+def half_gone(tmp_path: Path) -> Site:
+    """A domain that is gone from virtualdomains, but `qmail-newu` was not told: hardly on purpose."""
     assign = "+a.example-:user00:2000:2000:/home/user00:-:a-:\n.\n"
     names: Names = {
         "passwd": {"user00": 2000},
@@ -342,10 +343,35 @@ def test_domain_that_users_still_has(tmp_path: Path) -> None:
     site.host.write("control/virtualdomains", virtual("b"))
     assert holds(site.compile(), "a.example")
     assert domains(site) == {"a", "b"}
+    return site
+
+
+def test_domain_that_users_still_has(half_gone: Site) -> None:
+    assert holds(half_gone.compile(), "a.example")
+    assert half_gone.approve("a.example").status == 0
+    assert domains(half_gone) == {"b"}
+
+
+def test_domain_that_leaves_users_a_moment_later(half_gone: Site) -> None:
+    """Removed on purpose, seen in the middle: nobody has to approve that."""
+    site = half_gone
     site.host.write("users/assign", ".\n")
     site.host.newu()
-    assert site.approve("a.example").status == 0
+    done = site.compile()
+    assert done.status == 0
+    assert not done.held
     assert domains(site) == {"b"}
+
+
+def test_domain_that_leaves_users_while_a_control_file_is_cut_off(half_gone: Site) -> None:
+    site = half_gone
+    site.host.write("control/virtualdomains", "b.example:user")
+    site.host.write("users/assign", ".\n")
+    site.host.newu()
+    assert "a.example" in site.compile().held
+    # Since then it is held for more than what users/cdb had.
+    site.host.write("control/virtualdomains", virtual("b"))
+    assert "a.example" in site.compile().held
 
 
 # --- all names ---------------------------------------------------------------------------------

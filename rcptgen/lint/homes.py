@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Container, Iterator, Sequence
 from itertools import islice
 
@@ -79,17 +80,39 @@ def _unreached(
     found: dict[bytes, Finding] = {}
     if len(claims) > MOST_CLAIMS:
         return found
+    meant: Sequence[Claim] = claims
+    virtual: list[bytes] = []
     if any(one.wildcard and not one.name for one in claims):
-        # What is alias-x to the account alias is meant to be x to everybody: only that counts.
+        # What is alias-x to the account alias is meant to be x to everybody: only that counts,
+        # but for what a virtual domain such as example.com:alias-x asks for.
         alias = os.fsencode(host.config.qmail.alias + host.config.qmail.break_)
-        claims = [one for one in claims if one.name != alias]
+        meant = [one for one in claims if one.name != alias]
+        virtual = _of_virtual_domains(host, alias)
     for home in surveys:
         for name in home.names:
             path = home.home.rstrip(b"/") + b"/" + name
-            why = None if path in found else _why_unreached(space, name, claims)
+            counting = claims if virtual and _begins_so(name[len(STEM) + 1 :], virtual) else meant
+            why = None if path in found else _why_unreached(space, name, counting)
             if why is not None:
                 found[path] = Finding(why[0], why[1], path)
     return found
+
+
+def _of_virtual_domains(host: Host, alias: bytes) -> list[bytes]:
+    """How the extensions begin that virtual domains ask of the account alias by its name, sorted."""
+    values = {entry.value.lower() + b"-" for entry in host.routing.virtualdomains if entry.value}
+    return sorted({safe_extension(value[len(alias) :], b"-") for value in values if value.startswith(alias)})
+
+
+def _begins_so(extension: bytes, beginnings: Sequence[bytes]) -> bool:
+    """Whether the file of an extension is for names that begin in one of these ways, which are sorted."""
+    own = extension[: -len(DEFAULT)] if is_default(extension) else None
+    if own is not None:
+        at = bisect_left(beginnings, own)
+        if at < len(beginnings) and beginnings[at].startswith(own):
+            return True
+    ends = (bisect_left(beginnings, extension[:end]) for end in range(len(extension) + 1))
+    return any(at < len(beginnings) and beginnings[at] == extension[:end] for end, at in enumerate(ends))
 
 
 def _without_their_name(home: Survey) -> Iterator[Finding]:

@@ -46,6 +46,22 @@ def verdicts(rules: Rules) -> dict[tuple[bytes, bytes, bool], str]:
     return {key: str(one.verdict) for key, one in rules.items() if b"alias-" not in key[1]}
 
 
+def test_a_virtual_domain_by_way_of_the_account_alias_reaches_its_files(tmp_path: Path) -> None:
+    """Also where somebody else has those names in local domains."""
+    table: randomhosts.Table = {
+        "passwd": {"ann": 1001},
+        "control/me": "mail.example\n",
+        "control/locals": "mail.example\n",
+        "control/virtualdomains": "shop.example:alias-ann\n",
+        "alias/.qmail-ann-info": "./Mailbox\n",
+        "alias/.qmail-ann-default": "./Mailbox\n",
+        "alias/.qmail-ann": "./Mailbox\n",
+    }
+    laid = Laid(tmp_path, table)
+    found, _ = looked_at(laid.root)
+    assert {one.file for one in found if one.code in UNREACHED} == {b"/var/qmail/alias/.qmail-ann"}
+
+
 @settings(
     max_examples=parts.rounds(60),
     phases=[Phase.explicit, Phase.generate],

@@ -15,9 +15,9 @@ from rcptgen.config import Config
 from rcptgen.localspace import GETPW_USERLEN, Claim, LocalSpace, Unsayable
 from rcptgen.qmail.domains import Domain, DomainKind, Override, Uncovered, domains, overrides, uncovered
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Settings, Step
 from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.hostfiles import HostFiles
+from rcptgen.qmail.judged import Settings, Step
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.routing import Local, Remote

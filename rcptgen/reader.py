@@ -28,10 +28,11 @@ from rcptgen.programs.shell import run_line
 from rcptgen.programs.shellparse import plain_command
 from rcptgen.programs.vdelivermail import VDeliverMail
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Home, Settings, Step
+from rcptgen.qmail.home import Home
 from rcptgen.qmail.homeleads import leads as home_leads
 from rcptgen.qmail.hometable import HomeTable, home_tables
 from rcptgen.qmail.hometrace import trace as home_trace
+from rcptgen.qmail.judged import Settings, Step
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.model import Effect, Preparing, Presence, Situation, Teller
 from rcptgen.qmail.ordinary import MOST_NAMES, ordinary_home

@@ -17,8 +17,9 @@ from rcptgen.programs.shellcalls import calls, plain_words
 from rcptgen.programs.shellscan import ShellSyntaxError
 from rcptgen.qmail.dotqmail import Action, Instruction, Instructions, parse
 from rcptgen.qmail.environment import Variables
-from rcptgen.qmail.home import Home, Judged
+from rcptgen.qmail.home import Home
 from rcptgen.qmail.hostfiles import Finding
+from rcptgen.qmail.judged import Judged
 from rcptgen.qmail.leads import Forwarded
 from rcptgen.qmail.model import QMAIL_PROGRAMS, Presence, ProgramModel
 from rcptgen.rules.outcome import HOME_STICKY, HOME_WRITABLE, Outcome, Verdict
@@ -185,7 +186,7 @@ class _Surveyor:
                 yield Finding("H114", text, path, one.line)
                 return
             if one.action is not Action.PROGRAM:
-                if not self._home.mailbox(one):
+                if not self._home.mailboxes.deliverable(one):
                     text = f"nothing can be written to {shown(one.text)!r}: mail is deferred here"
                     yield Finding("L104", text, path, one.line)
                     return
@@ -247,7 +248,7 @@ class _Surveyor:
             self._found.programs.add(base)
             if base == command and base in _ALWAYS:
                 continue
-            presence = self._home.finds(command)
+            presence = self._home.commands.presence(command)
             if presence is Presence.NOT_FOUND or presence is Presence.NOT_EXECUTABLE:
                 missing = True
                 what = "is not there" if presence is Presence.NOT_FOUND else "cannot be executed by the owner"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rcptgen.qmail.home import Step
+from rcptgen.qmail.judged import Step
 from rcptgen.qmail.passwd import Account
 from rcptgen.qmail.routing import Local, Remote, Routing, domain_keys
 from rcptgen.qmail.users import Hit, UsersCdb

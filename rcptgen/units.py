@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from rcptgen.errors import Shortage
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Step
 from rcptgen.qmail.hometable import HomeTable
+from rcptgen.qmail.judged import Step
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Account, Found, Question, Report, State, WorkerLost

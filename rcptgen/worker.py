@@ -12,7 +12,7 @@ from typing import Any
 
 from rcptgen.config import Config
 from rcptgen.errors import RcptgenError, Shortage
-from rcptgen.qmail.home import Settings
+from rcptgen.qmail.judged import Settings
 from rcptgen.reader import Session, WorkerLost
 
 TIME_LIMIT = 30.0

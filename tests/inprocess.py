@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rcptgen.config import Config
-from rcptgen.qmail.home import Settings
+from rcptgen.qmail.judged import Settings
 from rcptgen.reader import Reader
 from rcptgen.worker import Worker
 

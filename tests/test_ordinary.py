@@ -18,8 +18,8 @@ from hypothesis.strategies import DrawFn
 
 from rcptgen.config import Config
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Settings
 from rcptgen.qmail.hometable import HomeTable
+from rcptgen.qmail.judged import Settings
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Reader, Report, Session
 from rcptgen.rules.table import Table

@@ -16,7 +16,7 @@ from rcptgen.explain import Explained, FileAnswer, Followed, Match, answers, exp
 from rcptgen.forwards import DEAD, Forwards
 from rcptgen.host import Host
 from rcptgen.policy import Policy
-from rcptgen.qmail.home import Step
+from rcptgen.qmail.judged import Step
 from rcptgen.rules.shown import as_json, shown
 from rcptgen.targets import target_names
 

@@ -8,9 +8,10 @@ import re
 import stat
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rcptgen.errors import Shortage
+from rcptgen.qmail.commands import Commands, Programs
 from rcptgen.qmail.dotqmail import (
     DEFAULT,
     MOST_LINES,
@@ -22,9 +23,11 @@ from rcptgen.qmail.dotqmail import (
     safe_extension,
 )
 from rcptgen.qmail.environment import Variables, View
+from rcptgen.qmail.judged import FORWARDS, NO_LINES, Judged, Settings, Step, Trouble, deferral, settled, work_of
 from rcptgen.qmail.leads import Leads
 from rcptgen.qmail.look import OwnersLook
-from rcptgen.qmail.model import QMAIL_PROGRAMS, Effect, Presence, Situation, Teller, Told
+from rcptgen.qmail.mailboxes import Mailboxes
+from rcptgen.qmail.model import Effect, Presence, Situation, Teller, Told
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import HOME_STICKY, HOME_WRITABLE, Kind, Outcome, Verdict
 from rcptgen.source.tree import (
@@ -39,14 +42,12 @@ from rcptgen.source.tree import (
     Refused,
     Regular,
     SourceTree,
-    Status,
     TooLarge,
 )
 
 LONGEST_FILE = 64 * 1024
 MOST_NAMES = 2_000_000
 FEW_NAMES = 5_000
-MOST_LINKS = 40
 BYTES_ALLOWED = 4096
 
 MOST_ALIKE = 4096
@@ -56,74 +57,10 @@ PATH_BYTES = 4096
 LOOKS_BEFORE_LISTING = 3
 _PASSING = frozenset({errno.EAGAIN, errno.ETXTBSY, errno.EBUSY, errno.EDEADLK, errno.ENOLCK, errno.EINTR})
 
-_NONE = Instructions(())
-FORWARDS = re.compile(rb"((?:#[^\n\0]*\n)*)(?:&?[A-Za-z0-9_][^\n\0]{0,1000}(?:\n|\Z))+")
-"""A file of comments, and then of nothing but forwards to addresses that are not too long."""
 
 RunLine = Callable[[bytes, Situation], Effect]
 Tellers = Callable[[bytes], tuple[tuple[bytes, ...], Teller] | None]
 """The words of a line that is one command, and the model that knows what it does without its being run; or None."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How qmail was built and started, as far as homes are concerned.
-
-    With `look_at_mailboxes` False, mbox and maildir lines count as deliverable without a
-    look at the disk: deferred or delivered, they are accepted either way.  Only where a
-    later line bounces it matters, and they are looked at all the same.
-    """
-
-    forbidden_modes: int = 0o002
-    default_delivery: bytes = b"./Mailbox"
-    alias_user: bytes = b"alias"
-    path: bytes = b"/var/qmail/bin:/usr/local/bin:/usr/bin:/bin"
-    qmail_bin: bytes = b"/var/qmail/bin"
-    look_at_mailboxes: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that was looked at on the way to a verdict.
-
-    `quoted` is the text of the line; `found` is False for what was tried and is not there.
-    """
-
-    text: str
-    file: bytes = b""
-    line: int = 0
-    quoted: bytes = b""
-    found: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """A source behind a program that cannot be read for now (`failed`) or is damaged, and why."""
-
-    path: bytes
-    reason: str
-    failed: bool
-
-
-@dataclass(slots=True)
-class Judged:
-    """A dot-qmail file that exists: its outcome where no variable can change that, else its instructions.
-
-    An outcome without a file rests on this one: many files share it.  `size` and `work` are
-    what reading it and one run of its lines cost.
-    """
-
-    file: bytes
-    instructions: Instructions
-    fixed: Outcome | None = None
-    default_delivery: bool = False
-    size: int = 0
-    work: int = 0
-
-    def answer(self) -> Outcome | None:
-        """The outcome where no variable can change that, with its file."""
-        fixed = self.fixed
-        return fixed if fixed is None or fixed.file else fixed._replace(file=self.file)
 
 
 class Home:
@@ -148,9 +85,8 @@ class Home:
         plain: Callable[[bytes], bool] = lambda line: False,
         tellers: Tellers = lambda line: None,
         hanging: set[bytes] | None = None,
-        programs: dict[tuple[Identity, bytes], Presence] | None = None,
+        programs: Programs | None = None,
     ) -> None:
-        self._programs = {} if programs is None else programs
         self.plain = plain
         self._tellers = tellers
         self._hanging = set() if hanging is None else hanging
@@ -159,10 +95,12 @@ class Home:
         self.home = owner.home
         self.identity = Identity(owner.uid, owner.gid)
         self.settings = settings
+        self.mailboxes = Mailboxes(tree, owner.home, self.as_owner, self.note_failure)
+        known = {} if programs is None else programs
+        self.commands = Commands(tree, owner.home, self.identity, settings, known, self.as_owner, self.note_failure)
         self._run_line = run_line
         self.files: dict[bytes, Judged | None] = {}
         self.alike: dict[tuple[bytes, bool], Judged] = {}
-        self._presences: dict[bytes, Presence] = {}
         self._listing: dict[bytes, EntryType] | None = None
         self._everything: dict[bytes, EntryType] | None = None
         self.crowded = False
@@ -301,7 +239,7 @@ class Home:
         with self.as_owner():
             found = self.content(name, entry)
             shut = self._shut_above(name) if isinstance(found, Refused) else None
-        return self.judged(name, found) if shut is None else _fixed(self.not_entered(shut))
+        return self.judged(name, found) if shut is None else settled(self.not_entered(shut))
 
     def _shut_above(self, name: bytes) -> bytes | None:
         """The first directory on the way from the home to `name` that its owner may not enter."""
@@ -344,19 +282,19 @@ class Home:
         path = self.path(name)
         plain = self.only_forwards(found)
         if plain is not None:
-            return Judged(path, _NONE, plain)
+            return Judged(path, NO_LINES, plain)
         if isinstance(found, Absent | NotRegular):
             return None
         if isinstance(found, Refused):
-            return _fixed(deferral("the file cannot be read by its owner", path))
+            return settled(deferral("the file cannot be read by its owner", path))
         if isinstance(found, FailedForNow):
             self.note_failure(found)
-            return _fixed(deferral(f"the file cannot be read for now: {os.strerror(found.errno)}", path))
+            return settled(deferral(f"the file cannot be read for now: {os.strerror(found.errno)}", path))
         if isinstance(found, TooLarge):
             text = "the file is too large to be judged"
-            return _fixed(Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, path, approximate=True))
+            return settled(Outcome(Verdict.DELIVER, Kind.UNKNOWN, text, path, approximate=True))
         if found.status.mode & self.settings.forbidden_modes:
-            return _fixed(deferral("the file is writable", path))
+            return settled(deferral("the file is writable", path))
         return self._judged(path, found)
 
     def _judged(self, path: bytes, found: Regular) -> Judged:
@@ -372,7 +310,7 @@ class Home:
         judged = Judged(path, instructions, default_delivery=default_delivery, size=len(found.data))
         hangs = found.data in self._hanging and instructions.lines
         if hangs or self._teller(instructions) is not None:
-            judged.work = _work(instructions)
+            judged.work = work_of(instructions)
         else:
             judged = self._first(judged)
             if judged.fixed is None and judged.size <= BYTES_ALLOWED and len(self._hanging) < MOST_ALIKE:
@@ -387,7 +325,7 @@ class Home:
             return None
         one = instructions.lines[0]
         found = self._tellers(one.text) if one.action is Action.PROGRAM and not one.forward_only else None
-        return found if found is not None and self._presence(found[0][0]) is Presence.FOUND else None
+        return found if found is not None and self.commands.presence(found[0][0]) is Presence.FOUND else None
 
     def told(self, judged: Judged, view: View) -> Told | None:
         """What the file's only line does for the addresses of a view, where a model tells that without a run."""
@@ -396,12 +334,12 @@ class Home:
 
     def _first(self, judged: Judged) -> Judged:
         """The file with its outcome, where that is the same for every address; the lines are not kept then."""
-        judged.work = _work(judged.instructions)
+        judged.work = work_of(judged.instructions)
         variables = Variables.free(self.settings.path, self.user, self.home)
         first = self.outcome(replace(judged, file=b""), variables)
         if not variables.touched:
             judged.fixed = first
-            judged.instructions = _NONE
+            judged.instructions = NO_LINES
         return judged
 
     def forwards(self, line: int) -> Outcome:
@@ -428,19 +366,22 @@ class Home:
     def outcome(self, judged: Judged, variables: Variables) -> Outcome:
         """What the instructions of a file come to under these variables."""
         look = self.settings.look_at_mailboxes
-        found = self.ending(judged, variables, self.mailbox if look else _taken_for_granted)
+        found = self.ending(judged, variables, self.mailboxes.deliverable if look else _taken_for_granted)
         if not look and found.verdict is Verdict.BOUNCE and judged.instructions.has_mailbox:
             # A mailbox before the line that bounces would defer first.
-            found = self.ending(judged, variables, self.mailbox)
+            found = self.ending(judged, variables, self.mailboxes.deliverable)
         if judged.default_delivery and found.verdict is Verdict.DELIVER:
             return found._replace(kind=Kind.DEFAULT_DELIVERY, reason="the default delivery", line=0)
         return found
 
     def composed(self, judged: Judged, effect: Effect) -> Outcome:
         """What the instructions come to where their only program line has `effect`."""
-        kind = self._forward_kind
         return outcome(
-            judged.instructions, judged.file, mailbox=self.mailbox, program=lambda line: effect, forward_kind=kind
+            judged.instructions,
+            judged.file,
+            mailbox=self.mailboxes.deliverable,
+            program=lambda line: effect,
+            forward_kind=self._forward_kind,
         )
 
     def ending(
@@ -452,7 +393,7 @@ class Home:
         reached: Callable[[Instruction], None] | None = None,
     ) -> Outcome:
         """What the instructions come to, with what dotqmail.outcome and Situation want besides."""
-        situation = Situation(variables.texts, self._presence, self.look, leads=leads)
+        situation = Situation(variables.texts, self.commands.presence, self.look, leads=leads)
         return outcome(
             judged.instructions,
             judged.file,
@@ -461,83 +402,6 @@ class Home:
             forward_kind=self._forward_kind,
             reached=reached,
         )
-
-    # -- what instructions lead to ------------------------------------------------------------
-
-    def mailbox(self, one: Instruction) -> bool:
-        """Whether an mbox or maildir could be written (qmail-local.c: mailfile, maildir_child)."""
-        path = os.path.join(self.home, one.text)
-        with self.as_owner():
-            if one.action is Action.MAILDIR:
-                return all(self._directory_for(path + b"/" + part) for part in (b"tmp", b"new"))
-            found = self.tree.accessible(path, os.W_OK)
-            if isinstance(found, Status):
-                # A fifo without a reader and a socket give ENXIO, a directory EISDIR.
-                return stat.S_ISREG(found.mode) or stat.S_ISCHR(found.mode) or stat.S_ISBLK(found.mode)
-            if isinstance(found, FailedForNow):
-                self.note_failure(found)
-            return isinstance(found, Absent) and found.errno == errno.ENOENT and self._can_create(path)
-
-    def _can_create(self, path: bytes) -> bool:
-        """Whether a file that is not there can be made: a link to nothing is followed."""
-        for _ in range(MOST_LINKS):
-            target = self.tree.link(path)
-            if target is None:
-                return not path.endswith(b"/") and self._directory_for(os.path.dirname(path))
-            path = os.path.join(os.path.dirname(path), target)
-        return False
-
-    def _directory_for(self, path: bytes) -> bool:
-        found = self.tree.accessible(path, os.W_OK | os.X_OK)
-        if isinstance(found, FailedForNow):
-            self.note_failure(found)
-        return isinstance(found, Status) and stat.S_ISDIR(found.mode)
-
-    def _presence(self, command: bytes) -> Presence:
-        """What /bin/sh finds for `command` as the owner, in the home, with qmail's PATH."""
-        if command not in self._presences:
-            with self.as_owner():
-                self._presences[command] = self._look_for(command)
-        return self._presences[command]
-
-    def _look_for(self, command: bytes) -> Presence:
-        if b"/" in command:
-            directory, _, name = command.rpartition(b"/")
-            if directory == self.settings.qmail_bin and name in QMAIL_PROGRAMS:
-                return Presence.FOUND
-            return self._program(os.path.join(self.home, command))
-        best = Presence.NOT_FOUND
-        for directory in self.settings.path.split(b":"):
-            found = self._program(os.path.join(self.home, directory, command))
-            if found in (Presence.FOUND, Presence.FAILED):
-                return found
-            if found is Presence.NOT_EXECUTABLE:
-                best = found
-        return best
-
-    def _program(self, path: bytes) -> Presence:
-        """What is at an absolute path; many homes ask for the same few."""
-        key = (self.identity, path)
-        known = self._programs.get(key)
-        if known is None or self.tree.record:
-            known = self._look_at(path)
-            # A failure is noted for each home that meets it.
-            if known is not Presence.FAILED and len(self._programs) < MOST_ALIKE:
-                self._programs[key] = known
-        return known
-
-    def _look_at(self, path: bytes) -> Presence:
-        found = self.tree.accessible(path, os.X_OK)
-        if isinstance(found, Status):
-            return Presence.FOUND if stat.S_ISREG(found.mode) else Presence.NOT_EXECUTABLE
-        if isinstance(found, FailedForNow):
-            self.note_failure(found)
-            return Presence.FAILED
-        return Presence.NOT_FOUND if isinstance(found, Absent) else Presence.NOT_EXECUTABLE
-
-    def finds(self, command: bytes) -> Presence:
-        """What /bin/sh finds for a command that a line of this home runs."""
-        return self._presence(command)
 
     # -- one address ----------------------------------------------------------------------------
 
@@ -592,19 +456,5 @@ class Home:
         return found
 
 
-def _work(instructions: Instructions) -> int:
-    """What it takes to run the lines of a file: ten times as much for what is no forward."""
-    return sum(1 if one.action is Action.FORWARD else 10 for one in instructions.lines)
-
-
 def _taken_for_granted(one: Instruction) -> bool:
     return True
-
-
-def deferral(reason: str, file: bytes) -> Outcome:
-    """qmail-local tries again later."""
-    return Outcome(Verdict.DEFER, Kind.DEFERRAL, reason, file)
-
-
-def _fixed(found: Outcome) -> Judged:
-    return Judged(found.file, _NONE, found)

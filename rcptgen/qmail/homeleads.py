@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from rcptgen.qmail.dotqmail import Action, Instruction, Instructions, parse, safe_extension
 from rcptgen.qmail.environment import Variables
-from rcptgen.qmail.home import Home, Judged
+from rcptgen.qmail.home import Home
+from rcptgen.qmail.judged import Judged
 from rcptgen.qmail.leads import Leads
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.source.tree import EntryType, IdentityUnavailable, Regular
@@ -98,7 +99,7 @@ def _run(home: Home, judged: Judged, variables: Variables) -> tuple[Outcome, Lea
         elif one.action is not Action.PROGRAM:
             noted.elsewhere(one.action.value)
 
-    outcome = home.ending(judged, variables, home.mailbox, noted, reached)
+    outcome = home.ending(judged, variables, home.mailboxes.deliverable, noted, reached)
     if outcome.verdict is Verdict.BOUNCE:
         return outcome, Leads(noted.forwards, "", noted.varies)
     if outcome.verdict is Verdict.DEFER:

@@ -10,8 +10,9 @@ from itertools import product
 
 from rcptgen.qmail.dotqmail import DEFAULT, Action, safe_extension
 from rcptgen.qmail.environment import Variables, View
-from rcptgen.qmail.home import Home, Judged
+from rcptgen.qmail.home import Home
 from rcptgen.qmail.homewalk import Unlisted, Walk, is_default
+from rcptgen.qmail.judged import Judged
 from rcptgen.qmail.model import Effect, Effects, Free, NotTold
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict

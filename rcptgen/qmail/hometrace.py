@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from rcptgen.qmail.dotqmail import Action, Instruction, parse, safe_extension
 from rcptgen.qmail.environment import Variables
-from rcptgen.qmail.home import LONGEST_FILE, Home, Judged, Step
+from rcptgen.qmail.home import LONGEST_FILE, Home
+from rcptgen.qmail.judged import Judged, Step
 from rcptgen.qmail.leads import Leads
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.shown import shown
@@ -72,7 +73,7 @@ def _lines(home: Home, dash: bytes, extension: bytes, local: bytes, host: bytes,
         steps.append(Step(does, file, 0 if whole else one.line, text[one.line - 1]))
 
     def mailbox(one: Instruction) -> bool:
-        found = home.mailbox(one)
+        found = home.mailboxes.deliverable(one)
         if not found:
             steps[-1] = replace(steps[-1], text="cannot be delivered to", found=False)
         return found

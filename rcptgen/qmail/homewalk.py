@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from operator import itemgetter
 
 from rcptgen.qmail.dotqmail import DEFAULT, safe_extension
-from rcptgen.qmail.home import LONGEST_FILE, Home, Judged
+from rcptgen.qmail.home import LONGEST_FILE, Home
+from rcptgen.qmail.judged import Judged
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.source.tree import Directory, EntryType, FailedForNow, Reading, Refused, Regular, Status
 

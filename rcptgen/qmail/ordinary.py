@@ -10,8 +10,8 @@ from __future__ import annotations
 import stat
 
 from rcptgen.qmail.dotqmail import DEFAULT, MOST_LINES
-from rcptgen.qmail.home import FORWARDS, Settings
 from rcptgen.qmail.homewalk import is_default
+from rcptgen.qmail.judged import FORWARDS, Settings
 from rcptgen.qmail.users import Owner
 from rcptgen.source.tree import Entered, SourceTree
 

@@ -17,8 +17,8 @@ from rcptgen import localspace, units
 from rcptgen.errors import Shortage, SourceFailed
 from rcptgen.localspace import Claim, LocalSpace
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Settings
 from rcptgen.qmail.hometable import HomeTable
+from rcptgen.qmail.judged import Settings
 from rcptgen.qmail.passwd import Account as Passwd
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Account, Question, Reader, Report, Session, State, WorkerLost

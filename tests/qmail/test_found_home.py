@@ -22,8 +22,9 @@ from rcptgen.programs import builtin_models
 from rcptgen.programs.shell import run_line
 from rcptgen.qmail import dotqmail, home, homewalk
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Home, Settings
+from rcptgen.qmail.home import Home
 from rcptgen.qmail.hometable import home_tables
+from rcptgen.qmail.judged import Settings
 from rcptgen.qmail.model import Effect, Presence, Situation
 from rcptgen.qmail.users import Owner
 from rcptgen.rules.outcome import Outcome, Verdict

@@ -15,7 +15,7 @@ from hosts import Host as Laid
 from rcptgen.config import Config
 from rcptgen.host import Host
 from rcptgen.qmail.environment import View
-from rcptgen.qmail.home import Settings
+from rcptgen.qmail.judged import Settings
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Reader, Session
 from rcptgen.source import footprint

@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from rcptgen.errors import ConfigurationError
 from rcptgen.host import Host
-from rcptgen.listfiles import ListFile, overlay_of
+from rcptgen.listfiles import overlay_of
 from rcptgen.reader import Report, State
 from rcptgen.rules.names import Names
 from rcptgen.rules.numbered import Listed
@@ -174,8 +174,3 @@ def extra(host: Host, remembered: Remembered = lambda path: None, *, forced: boo
         if path in listings
     ]
     return Extra(Overlays(wanted.accept, wanted.reject, sources), data, kept, lacking)
-
-
-def troubles(files: Iterable[ListFile]) -> dict[bytes, str]:
-    """The files that cannot be used now, with the reason."""
-    return {one.path: one.why for one in files if one.trouble}

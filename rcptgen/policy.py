@@ -247,6 +247,11 @@ class Policy:
             found.setdefault(name, Domain(name, DomainKind.RELAY, b"", 0))
         return [found[name] for name in sorted(found)]
 
+    @property
+    def troubles(self) -> dict[bytes, str]:
+        """The files of rules that cannot be used and of which nothing is remembered here, with the reason."""
+        return {**self.extra.lacking, **(self._relays.troubles if self._relays is not None else {})}
+
     def relay_warnings(self) -> list[str]:
         """What a person should know of the files of `[[relay]]`, once every domain was shaped."""
         if self._relays is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 
 import pytest
@@ -201,3 +202,24 @@ def test_a_million_names_are_laid_over_without_being_taken_apart(monkeypatch: py
 
 def test_no_names() -> None:
     assert (len(Numbered(Names(()))), Numbered(Names(())).line(b"")) == (0, 0)
+
+
+ordinary = st.text("abAB#-.@* \r", max_size=8).map(str.encode)
+
+
+@given(st.lists(ordinary, max_size=6))
+def test_the_fast_way_says_what_the_slow_one_does(some: list[bytes]) -> None:
+    data = b"".join(line + b"\n" for line in some)
+    fast = parse(data, Collector(), patterns=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rcptgen.rules.overlay._ORDINARY", re.compile(b"(?!)"))
+        slow = parse(data, Collector(), patterns=False)
+    assert _said(fast) == _said(slow)
+
+
+def _said(found: Listing) -> tuple[object, ...]:
+    parts = {
+        domain: ([(name, part.accepted.line(name)) for name in part.accepted.names], part.prefixes)
+        for domain, part in found.parts.items()
+    }
+    return parts, found.rules, found.comments, found.problem, found.problem_line

@@ -46,6 +46,7 @@ class Relays:
         self.troubles: dict[bytes, str] = {}
         self._known = known
         self._files = host.relay_files
+        self._last: dict[bytes, Recipients] = {}
         for one in self._files:
             if one.trouble:
                 self.troubles[one.path] = one.why
@@ -58,7 +59,12 @@ class Relays:
         return any(unit.startswith(beginning) for unit in self._known)
 
     def recipients(self, domain: bytes) -> Recipients:
-        """What is known of a relayed domain."""
+        """What is known of a relayed domain; many addresses of one are asked for in a row."""
+        if domain not in self._last:
+            self._last = {domain: self._recipients(domain)}
+        return self._last[domain]
+
+    def _recipients(self, domain: bytes) -> Recipients:
         found: Table | None = None
         claims, kept, open_ = [], [], False
         for one in self._files:

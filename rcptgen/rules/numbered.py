@@ -72,6 +72,11 @@ class Numbered:
     def __len__(self) -> int:
         return len(self._lines)
 
+    @property
+    def first_line(self) -> int:
+        """The first of all lines; 0 without any."""
+        return min(self._lines, default=0)
+
     def line(self, name: bytes) -> int:
         """The line of a name; 0 where it is none of these."""
         joined = self.names.joined

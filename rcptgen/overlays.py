@@ -158,6 +158,8 @@ def extra(host: Host, remembered: Remembered = lambda path: None, *, forced: boo
     for path, one in host.extra_files.items():
         old = remembered(path) if one.trouble or (one.listing.is_blank and not forced) else None
         before = None if old is None else overlay_of(path, old)
+        if before is not None and before.trouble:
+            before = None  # another version understood it
         if one.trouble and before is None:
             lacking[path] = one.why
             continue

@@ -263,7 +263,8 @@ class Policy:
         some = self.unlisted
         if some:
             names = ", ".join(map(shown, some[:MOST_NAMED])) + (", ..." if len(some) > MOST_NAMED else "")
-            said.append(f"{_counted(len(some), 'relayed domain')} in no file of [[relay]], accepted whole: {names}")
+            known = f"no recipients are known of {_counted(len(some), 'relayed domain')}"
+            said.append(f"{known}, accepted whole: {names}")
         return said
 
     def bare_names(self) -> set[bytes]:

@@ -20,7 +20,7 @@ from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.overlay import Part, laid, table
 from rcptgen.rules.table import Table
 
-EMPTIED = "it has no recipients, and had some when it was published last; a line of comment in it says that it is meant"
+EMPTIED = "it has no recipients, and had some when it was published last"
 
 LISTED, UNLISTED = "relayed, and in the file", "relayed, and not in the file"
 

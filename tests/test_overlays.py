@@ -17,7 +17,7 @@ from rcptgen.compiler import Output, Request, compile_host
 from rcptgen.config import Config, Extra, Relay
 from rcptgen.config import Policy as Wanted
 from rcptgen.host import Host
-from rcptgen.overlays import Overlays
+from rcptgen.overlays import Overlays, extra
 from rcptgen.policy import Policy
 from rcptgen.rules.overlay import rule
 
@@ -178,3 +178,12 @@ def test_rules_for_every_domain_are_for_those_of_the_host() -> None:
     assert overlays.match(b"srs0=x", b"a.example") is not None
     assert overlays.match(b"srs0=x", b"a.example", ours=False) is None
     assert overlays.domains() == set()
+
+
+def test_what_can_no_longer_be_understood_is_not_remembered(tmp_path: Path) -> None:
+    """Another version may have taken other lines for rules; nothing of them is known then, not that there are none."""
+    config = Config(extra=Extra(accept_files=(ACCEPT,)))
+    with randomhosts.laid(tmp_path, {"control/me": "mail.example\n", "passwd": {}}) as root:
+        with Host.open(root, config) as host:
+            assert set(extra(host, lambda path: b"no rule of ours\n").lacking) == {ACCEPT.encode()}
+            assert set(extra(host, lambda path: b"fred@mail.example\n").kept) == {ACCEPT.encode()}

@@ -44,6 +44,8 @@ def _relayed(host: Host) -> Iterator[Finding]:
     for file in host.relay_files:
         for domain, (count, line) in sorted(file.listing.strange.domains.items()):
             yield Finding("E103", f"{_counted(count)} for {shown(domain)}, which is not relayed here", file.path, line)
+    if any(file.trouble for file in host.relay_files):
+        return  # whom that file lists is not known
     listed = {domain for file in host.relay_files for domain in file.listing.parts}
     for one in host.domains():
         if one.kind is DomainKind.RELAY and one.name not in listed:

@@ -296,6 +296,14 @@ def test_what_is_remembered_is_what_the_file_said_last(site: Site) -> None:
     assert site.accepts("ann@example.org")
 
 
+def test_diff_knows_what_the_file_said_last(site: Site) -> None:
+    site.published()
+    vanished(site, ACCEPT)
+    done = site.run("diff", site.file, site.host.root)
+    assert "fred@example.org" not in done.out
+    assert f"{ACCEPT}: No such file" in done.err
+
+
 # --- Where they are told of ---------------------------------------------------------------------
 
 

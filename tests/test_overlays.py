@@ -183,7 +183,7 @@ def test_rules_for_every_domain_are_for_those_of_the_host() -> None:
 def test_what_can_no_longer_be_understood_is_not_remembered(tmp_path: Path) -> None:
     """Another version may have taken other lines for rules; nothing of them is known then, not that there are none."""
     config = Config(extra=Extra(accept_files=(ACCEPT,)))
-    with randomhosts.laid(tmp_path, {"control/me": "mail.example\n", "passwd": {}}) as root:
-        with Host.open(root, config) as host:
-            assert set(extra(host, lambda path: b"no rule of ours\n").lacking) == {ACCEPT.encode()}
-            assert set(extra(host, lambda path: b"fred@mail.example\n").kept) == {ACCEPT.encode()}
+    table = {"control/me": "mail.example\n", "passwd": {}}
+    with randomhosts.laid(tmp_path, table) as root, Host.open(root, config) as host:
+        assert set(extra(host, lambda path: b"no rule of ours\n").lacking) == {ACCEPT.encode()}
+        assert set(extra(host, lambda path: b"fred@mail.example\n").kept) == {ACCEPT.encode()}

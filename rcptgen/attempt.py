@@ -48,6 +48,8 @@ class Attempt:
             prepended=memory.prepended,
             settled=run.standings is not None and run.standings.settled,
             hold_forwards=hold.forwards,
+            overlays=run.extra,
+            forced=run.request.force,
         )
         self.out = Build(run)
         self.out.recording = run.standings is not None
@@ -96,6 +98,7 @@ class Attempt:
                 self._domain(domain, old)
                 done += 1
         self._bare()
+        self.out.lists(run.extra.data)
         self.out.written()
         return self._next()
 
@@ -371,6 +374,7 @@ class Attempt:
         ]
         if len(found) > MOST_WARNINGS:
             result.warnings.append("and more of this kind: run qmail-newu")
+        result.warnings += self.policy.relay_warnings()
         self.out.prove()
         result.status = self._status()
         if result.first and not run.request.force and self._refused_first():

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from heapq import merge
 from itertools import groupby
 from operator import itemgetter
@@ -83,6 +84,7 @@ class Build:
         self.recording = False
         """Whether what a domain becomes is put down in `last`: in each output, and the kinds of its names."""
         self.last: tuple[tuple[Written, ...], tuple[tuple[str, int], ...]] = ((), ())
+        self._lists: dict[str, str] = {}
         self._staged: list[Staged] = []
         self._committing = False
         self._scratch: list[int] = []
@@ -215,6 +217,13 @@ class Build:
             keys, value = target.bare(names)
             writer.put(keys, value)
             outcomes.exact += len(keys)
+
+    def lists(self, data: Mapping[bytes, bytes]) -> None:
+        """Takes what the files of `[extra]` hold, for the next run to know."""
+        self._lists = {path_key(path): blake2b(one, digest_size=16).hexdigest() for path, one in data.items()}
+        if self.generation is not None:
+            for path in sorted(data):
+                self.generation.add_list(path, data[path])
 
     def written(self) -> None:
         """Every output is complete."""
@@ -367,6 +376,7 @@ class Build:
             and memory.holds == meta.holds
             and memory.prepended == meta.prepended.get("mode", "")
             and memory.rollback == meta.rollback
+            and memory.list_digests == meta.lists
         )
 
     def _meta(self, known: dict[str, Any], *, same: bool) -> Meta:
@@ -389,6 +399,7 @@ class Build:
             kinds=dict(sorted(self.kinds.items())),
             changes=self.tally.changes(),
             rollback=job.rollback,
+            lists=self._lists,
             **known,
         )
 

@@ -13,6 +13,7 @@ from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError, Sour
 from rcptgen.hooks import Hooks
 from rcptgen.host import Host
 from rcptgen.memory import remember
+from rcptgen.overlays import extra
 from rcptgen.policy import Policy
 from rcptgen.publish.lock import lock_path, publishing_lock
 from rcptgen.publish.state import State
@@ -130,7 +131,9 @@ def _run(
     memory = remember(state, files, result.warnings, stack)
     result.first = not memory.exists
     job = (config, request, time.time(), targets, state, memory, result)
-    return Run(*job, host=host, progress=progress, domains=Policy(host).domains(), standings=standings)
+    overlays = extra(host, memory.lists.blob, forced=request.force)
+    domains = Policy(host, overlays=overlays).domains()
+    return Run(*job, host=host, progress=progress, domains=domains, extra=overlays, standings=standings)
 
 
 def _compile(run: Run) -> None:
@@ -147,6 +150,7 @@ def _compile(run: Run) -> None:
             f"{os.fsdecode(host.users_file)}: {host.users_damage}; qmail defers all local mail, "
             "and nothing was published before: nothing is published (--force accepts what qmail defers)"
         )
+    _lacking(run)
     _mounted(run)
     hold: Hold | None = Hold(_gone_held(run))
     while hold is not None:
@@ -157,6 +161,15 @@ def _compile(run: Run) -> None:
                 attempt.finish()
         finally:
             attempt.close()
+
+
+def _lacking(run: Run) -> None:
+    """Raises SourceFailed where nothing is known of a file of `[extra]`, now or from before."""
+    if run.extra.lacking and not run.request.force:
+        said = "\n".join(f"{text_of(path)}: {why}" for path, why in sorted(run.extra.lacking.items()))
+        raise SourceFailed(
+            f"{said}\nand nothing of it was published before: nothing is published (--force does without)"
+        )
 
 
 def _mounted(run: Run) -> None:

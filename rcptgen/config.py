@@ -22,6 +22,12 @@ def _absolute(path: str, key: str) -> None:
         raise ValueError(f"{key} must be an absolute path")
 
 
+def _path(path: str, key: str) -> None:
+    _absolute(path, key)
+    if "\0" in path:
+        raise ValueError(f"{key} holds a NUL")
+
+
 def _command(words: tuple[str, ...], key: str) -> None:
     if words:
         _absolute(words[0], f"the program of {key}")
@@ -129,6 +135,32 @@ class Extra(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     accept: tuple[str, ...] = ()
     reject: tuple[str, ...] = ()
+    accept_files: tuple[str, ...] = ()
+    reject_files: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("accept_files", "reject_files"):
+            for path in getattr(self, key):
+                _path(path, key)
+
+
+class Relay(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file with the recipients of relayed domains, for `[policy] relay = "file"`."""
+
+    file: str
+    format: Literal["text", "csv", "cdb"] = "text"
+    column: int | str = 1
+    header: bool = False
+    delimiter: str = ","
+
+    def __post_init__(self) -> None:
+        _path(self.file, "file")
+        if self.column == "" or (isinstance(self.column, int) and self.column < 1):
+            raise ValueError("column is the name of a column, or its number from 1 on")
+        if len(self.delimiter) != 1 or self.delimiter in '"\r\n\0' or not self.delimiter.isascii():
+            raise ValueError("delimiter is one ASCII character, and no quote or line end")
+        if self.format != "csv" and (self.column != 1 or self.header or self.delimiter != ","):
+            raise ValueError('column, header and delimiter go with format = "csv"')
 
 
 class Watch(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -202,7 +234,14 @@ class Config(Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metrics: Metrics = Metrics()
     serve: dict[str, Any] = {}
     plugins: Plugins = Plugins()
+    relay: tuple[Relay, ...] = ()
     output: tuple[Output, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.relay and self.policy.relay != "file":
+            raise ValueError('[[relay]] goes with [policy] relay = "file"')
+        if self.policy.relay == "file" and not self.relay:
+            raise ValueError('[policy] relay = "file" needs a [[relay]] with the file')
 
     def without_hooks(self) -> Config:
         """The same, but nobody is told of anything."""
@@ -229,6 +268,7 @@ _SECTIONS: dict[str, type[Section]] = {
     "watch": Watch,
     "metrics": Metrics,
     "plugins": Plugins,
+    "relay": Relay,
     "output": Output,
 }
 

@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from types import TracebackType
 
 from rcptgen.config import Config
+from rcptgen.listfiles import ListFile, extra_files, relay_file
 from rcptgen.localspace import GETPW_USERLEN, Claim, LocalSpace, Unsayable
 from rcptgen.qmail.domains import Domain, DomainKind, Override, Uncovered, domains, overrides, uncovered
 from rcptgen.qmail.environment import View
@@ -406,6 +407,41 @@ class Host:
     def uncovered(self) -> list[Uncovered]:
         """The lines that stand for domains which neither rcpthosts nor `[policy] suffix_domains` names."""
         return uncovered(self.routing, self.rcpthosts, self._suffix_domains)
+
+    # -- files of rules ------------------------------------------------------------------------
+
+    @cached_property
+    def extra_files(self) -> dict[bytes, ListFile]:
+        """The files of `[extra]` by their paths, read once."""
+        found = extra_files(self.config.extra, self.units.read)
+        self._note_files(found.values())
+        return found
+
+    @cached_property
+    def relay_files(self) -> list[ListFile]:
+        """The files of `[[relay]]`, read once; each has the recipients of the domains that this host relays."""
+        break_ = self.config.qmail.break_.encode()
+        wanted = self._relayed.__contains__
+        found = [relay_file(one, self.units.read, wanted, break_) for one in self.config.relay]
+        self._note_files(found)
+        return found
+
+    @cached_property
+    def _relayed(self) -> frozenset[bytes]:
+        """The domains of which qmail-send sends some mail on, where qmail-smtpd lets it in."""
+        if self.rcpthosts.listed is None:
+            return frozenset()
+        return frozenset(
+            one.name
+            for one in self.domains()
+            if one.kind is DomainKind.RELAY or (self.overrides(one.name) and self.rcpthosts.allows(one.name))
+        )
+
+    def _note_files(self, files: Iterable[ListFile]) -> None:
+        """Files of rules are units, too."""
+        for one in files:
+            state = State.SUSPECT if one.damaged else State.FAILED if one.trouble else State.HEALTHY
+            self.units.note(Report(one.path, state, one.why))
 
     @cached_property
     def local_domains(self) -> list[bytes]:

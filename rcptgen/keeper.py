@@ -16,6 +16,7 @@ from hashlib import blake2b
 from rcptgen.compiler import compile_open, host_for
 from rcptgen.config import Config
 from rcptgen.host import DomainKind, Host
+from rcptgen.overlays import extra
 from rcptgen.policy import Policy
 from rcptgen.publish.packed import pack
 from rcptgen.qmail.users import Owner
@@ -324,6 +325,7 @@ def signatures(host: Host) -> dict[bytes, bytes]:
     below: dict[bytes, bytes] = {}
     domains = [one for one in host.domains() if one.kind is not DomainKind.RELAY]
     local = sum(one.kind is DomainKind.LOCAL for one in domains)
+    overlays = extra(host).overlays
     # These make the prepended names, which may be written otherwise in local domains (Policy.prepare).
     values = sorted({entry.value.lower() for entry in host.routing.virtualdomains}) if local else []
     common = blake2b(repr((local, values)).encode(), digest_size=16).digest()
@@ -336,6 +338,7 @@ def signatures(host: Host) -> dict[bytes, bytes]:
             below[prepend] = _claims(host, prepend)
         digest = blake2b(domain.kind.encode() + below[prepend], digest_size=16)
         digest.update(common if domain.kind is DomainKind.LOCAL else _assigned(host, domain.name))
+        digest.update(overlays.digest(domain.name))
         found[domain.name] = digest.digest()
     return found
 

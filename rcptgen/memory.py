@@ -62,7 +62,8 @@ class Memory:
     `rollback` is in force, by what `base` adds.  `held_tables` are the tables that a person
     is asked to approve.  `bare` are the names that were accepted without a domain, `base_bare`
     those of them that `base` had.
-    `number` is that of the generation behind all this; None: there is only the published file.
+    `lists` are the files of `[extra]` by their paths, as their rules were published, `list_digests`
+    a digest of each.  `number` is that of the generation behind all this; None: there is only the published file.
     """
 
     exists: bool = False
@@ -78,6 +79,8 @@ class Memory:
     published: Rules = NOTHING
     base: Rules = NOTHING
     held_tables: Rules = NOTHING
+    lists: Rules = NOTHING
+    list_digests: dict[str, str] = field(default_factory=dict)
 
     def table(self, domain: bytes) -> Table | None:
         """What was published for `domain` without any rollback, or None."""
@@ -106,6 +109,8 @@ class Memory:
             published=generation.rules,
             base=generation.base or NOTHING,
             held_tables=generation.held or NOTHING,
+            lists=generation.lists or NOTHING,
+            list_digests=dict(meta.lists),
         )
 
     @classmethod
@@ -165,10 +170,11 @@ def remember(
 
 
 def _obey(orders: Orders, memory: Memory) -> None:
-    """Takes over what was held, and the rollback that was in force."""
+    """Takes over what was held, the rollback that was in force, and what the files of `[extra]` held."""
     meta = orders.meta
     memory.held, memory.holds = dict(meta.held), list(meta.holds)
     memory.held_tables = orders.held or NOTHING
+    memory.lists = orders.lists or NOTHING
     memory.rollback = meta.rollback
     if meta.rollback is None:
         return

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rcptgen.deadforwards import DeadForwards, drops
-from rcptgen.errors import ConfigurationError
 from rcptgen.forwards import DEAD
 from rcptgen.host import Domain, DomainKind, DomainRules, Flats, Host
 from rcptgen.localspace import STRETCH, Claim, Unsayable
+from rcptgen.overlays import Extra, extra
+from rcptgen.publish.guard import union
 from rcptgen.qmail.hometable import HomeTable
+from rcptgen.relays import Relays, relayed
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
 
 PREPENDED_LIMIT = 100_000
@@ -21,6 +23,9 @@ PREPENDED_BACK = 80_000
 
 OWNER_LIMIT = 2_000_000
 """Names of one owner times domains in locals, above which the owner is one prefix rule."""
+
+MOST_NAMED = 5
+"""Domains that a warning names."""
 
 ACCEPTED_FOR_NOW = "accepted, since the host itself tries again later"
 
@@ -49,6 +54,8 @@ class Policy:
     a home, and only one of them be new.  `prepended` was the mode of the last
     run, if any; after `prepare` it is the mode of this one (`settled`: the same, without another
     count).  With `hold_forwards` a domain that loses names as dead forwards is suspect.
+    `overlays` are those of the run (None: as they are on disk), `forced`: a person says that
+    an emptied file is meant.
     """
 
     def __init__(
@@ -60,6 +67,8 @@ class Policy:
         prepended: str = "",
         settled: bool = False,
         hold_forwards: bool = False,
+        overlays: Extra | None = None,
+        forced: bool = False,
     ) -> None:
         self.host = host
         self._settings = host.config.policy
@@ -67,7 +76,12 @@ class Policy:
         self._known_units = known_units
         self.prepended = prepended
         self._settled = settled
-        self.kept: dict[bytes, str] = {}
+        self.extra = overlays or extra(host, forced=forced)
+        self._overlays = self.extra.overlays
+        self._relays = Relays(host, known_units, forced=forced) if self._settings.relay == "file" else None
+        self.kept: dict[bytes, str] = dict(self.extra.kept)
+        self.unlisted: list[bytes] = []
+        """The relayed domains that no file names, of those that were shaped."""
         self.claims: set[bytes] = set()
         self.last_claims: list[bytes] = []
         """The claims of the domain that was shaped last."""
@@ -81,9 +95,6 @@ class Policy:
         self._flats: Flats = {}
         self._dead = DeadForwards(host) if self._settings.dead_forwards == "reject" else None
         self._hold_forwards = hold_forwards
-        if self._settings.relay != "accept":
-            raise ConfigurationError('[policy] relay = "file" is not available in this version')
-        self._overlays = Overlays(host.config.extra.accept, host.config.extra.reject)
 
     @property
     def drops_forwards(self) -> bool:
@@ -222,7 +233,14 @@ class Policy:
             if published is not None and drops(table, published):
                 self._suspect = self._suspect or IN_DOUBT
         table, more = self._percent(rules, table, domain)
-        return Shaped(domain, self._overlays.apply(table, domain.name), unsayable + more, self._suspect)
+        table = self._overlays.apply(table, domain.name, ours=self._is_ours(domain.name))
+        return Shaped(domain, table, unsayable + more, self._suspect)
+
+    def _is_ours(self, domain: bytes) -> bool:
+        """Whether this host takes mail for a domain, be it to send it on."""
+        host = self.host
+        at_home = host.rules(domain).prepend is not None or bool(host.overrides(domain))
+        return at_home or self._relay(domain) is not None
 
     def domains(self) -> list[Domain]:
         """The domains to publish, sorted: the host's, and those that only the overlays name."""
@@ -230,6 +248,26 @@ class Policy:
         for name in self._overlays.domains():
             found.setdefault(name, Domain(name, DomainKind.RELAY, b"", 0))
         return [found[name] for name in sorted(found)]
+
+    @property
+    def troubles(self) -> dict[bytes, str]:
+        """The files of rules that cannot be used and of which nothing is remembered here, with the reason."""
+        return {**self.extra.lacking, **(self._relays.troubles if self._relays is not None else {})}
+
+    def relay_warnings(self) -> list[str]:
+        """What a person should know of the files of `[[relay]]`, once every domain was shaped."""
+        if self._relays is None:
+            return []
+        said = [
+            f"{shown(path)}: {_counted(count, 'rule')} for domains that this host does not relay to"
+            for path, count in self._relays.strange_counts()
+        ]
+        some = self.unlisted
+        if some:
+            names = ", ".join(map(shown, some[:MOST_NAMED])) + (", ..." if len(some) > MOST_NAMED else "")
+            known = f"no recipients are known of {_counted(len(some), 'relayed domain')}"
+            said.append(f"{known}, accepted whole: {names}")
+        return said
 
     def bare_names(self) -> set[bytes]:
         """The addresses without a domain that are published: postmaster, and by option the names of envnoathost."""
@@ -251,9 +289,9 @@ class Policy:
         """What `judged` says, and what it goes by besides the outcome: empty where that is nothing."""
         local, at, domain = address.lower().rpartition(b"@")
         if at:
-            forced = self._overlays.match(local, domain)
+            forced = self._overlays.match(local, domain, ours=self._is_ours(domain))
             if forced is not None:
-                return forced.accepted, forced.reason
+                return forced.accepted, forced.reason + _place(forced)
             if b"%" in local and self.host.rules(domain).percent_hacked:
                 widened = self._settings.percenthack == "widen"
                 return widened, '[policy] percenthack = "widen"' if widened else '[policy] percenthack = "refuse"'
@@ -264,11 +302,39 @@ class Policy:
                     prefix = self._settings.prepended == "prefix"
                     return prefix, '[policy] prepended = "prefix"' if prefix else '[policy] prepended = "refuse"'
         if outcome.verdict is Verdict.REMOTE:
-            relayed = bool(at) and self._relay(domain) is not None
-            return relayed, "relayed: its domain is in rcpthosts" if relayed else "remote, and not in rcpthosts"
+            return self._relays_to(local, domain) if at else (False, "remote, and not in rcpthosts")
         if self._dead is not None and self._dead.refuses(address, outcome):
             return False, f'[policy] dead_forwards = "reject": {DEAD}'
         return outcome.accepted, ACCEPTED_FOR_NOW if outcome.verdict is Verdict.DEFER else ""
+
+    def _relays_to(self, local: bytes, domain: bytes) -> tuple[bool, str]:
+        """Whether an address that is remote is accepted, and why."""
+        if self._relay(domain) is None:
+            return False, "remote, and not in rcpthosts"
+        listed = self._recipients(domain)
+        found = None if listed is None else listed.match(local)
+        if found is None:
+            return True, "relayed: its domain is in rcpthosts"
+        return found.accepted, found.reason + _place(found)
+
+    def _recipients(self, domain: bytes) -> Table | None:
+        """Whom the files of `[[relay]]` list of a relayed domain; None where all are accepted.
+
+        What a file that cannot be used had of it when it was published last is kept.
+        """
+        if self._relays is None:
+            return None
+        found = self._relays.recipients(domain)
+        self.claims.update(found.claims)
+        listed = found.table
+        for one in found.kept:
+            self.last_kept = True
+            self.kept[one.path] = self._relays.troubles[one.path]
+            old = self._published(domain)
+            if old is None:
+                return None
+            listed = old if listed is None else union(listed, old)
+        return listed
 
     def _relay(self, domain: bytes) -> Outcome | None:
         """The outcome for what this host only relays to `domain`; None where it does not."""
@@ -284,6 +350,11 @@ class Policy:
         if not any(outcome.verdict is Verdict.REMOTE for outcome in outcomes):
             return table
         relay = self._relay(domain.name)
+        if relay is not None and self._relays is not None:
+            listed = self._recipients(domain.name)
+            if listed is not None:
+                return relayed(table, listed)
+            self.unlisted.append(domain.name)
 
         def turned(outcome: Outcome) -> Outcome:
             if outcome.verdict is not Verdict.REMOTE:
@@ -318,48 +389,12 @@ def _only(table: Table, name: bytes) -> Table:
     return Table({}, {} if found is None else {b"": found})
 
 
-class Overlays:
-    """`[extra]`: user@domain, prefix*@domain and *@domain, applied last.
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"
 
-    A longer name beats a shorter prefix, an exact name every prefix; of equal ones the
-    refusal counts.
-    """
 
-    def __init__(self, accept: tuple[str, ...], reject: tuple[str, ...]) -> None:
-        self._exact: dict[bytes, dict[bytes, Outcome]] = {}
-        self._prefixes: dict[bytes, dict[bytes, Outcome]] = {}
-        for key, texts in (("accept", accept), ("reject", reject)):
-            for text in texts:
-                self._add(key, os.fsencode(text).lower())
-
-    def _add(self, key: str, text: bytes) -> None:
-        local, at, domain = text.rpartition(b"@")
-        star = local.endswith(b"*")
-        name = local.removesuffix(b"*")
-        if not at or not domain or (not local) or b"*" in name:
-            shown = text.decode("ascii", "backslashreplace")
-            raise ConfigurationError(f"[extra] {key}: {shown!r} is not user@domain, prefix*@domain or *@domain")
-        verdict, kind = (Verdict.DELIVER, Kind.UNKNOWN) if key == "accept" else (Verdict.BOUNCE, Kind.REFUSAL)
-        where = self._prefixes if star else self._exact
-        where.setdefault(domain, {})[name] = Outcome(verdict, kind, f"[extra] {key}")
-
-    def match(self, local: bytes, domain: bytes) -> Outcome | None:
-        """What the overlays say of an address, or None."""
-        found = self._exact.get(domain, {}).get(local)
-        if found is not None:
-            return found
-        return Table({}, self._prefixes.get(domain, {})).match(local)
-
-    def domains(self) -> set[bytes]:
-        """The domains that overlays speak of."""
-        return self._exact.keys() | self._prefixes.keys()
-
-    def apply(self, table: Table, domain: bytes) -> Table:
-        """`table` with the overlays of `domain` on top: a prefix takes everything below it."""
-        exact, prefixes = self._exact.get(domain), self._prefixes.get(domain)
-        if not exact and not prefixes:
-            return table
-        over = Table({}, prefixes or {})
-        under = {n: o.at(n) for n, o in table.exact() if over.covering(n) is None}
-        below = {n: o for n, o in table.prefixes.items() if over.covering(n) is None}
-        return Table({**under, **(exact or {})}, {**below, **(prefixes or {})})
+def _place(outcome: Outcome) -> str:
+    """Where an outcome stands, as it is put behind its reason."""
+    if not outcome.file:
+        return ""
+    return f" ({shown(outcome.file)}{f':{outcome.line}' if outcome.line else ''})"

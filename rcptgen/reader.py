@@ -206,10 +206,11 @@ class Reader:
 
     def read(self, path: bytes, identity: Identity | None, limit: int) -> Found:
         """The file at `path`, read as `identity` (None: as root)."""
-        if identity is None:
-            return self._tree.read(path, limit=limit)
-        with self._tree.acting_as(identity):
-            return self._tree.read(path, limit=limit)
+        with nullcontext() if identity is None else self._tree.acting_as(identity):
+            found = self._tree.read(path, limit=limit)
+        # At once: what is judged next leaves nothing of what was looked at.
+        self._set_aside()
+        return found
 
     def qualify(self, accounts: Sequence[Account], identity: Identity, directory: bytes) -> list[bool | FailedForNow]:
         """For each account whether its home is there and its own (qmail-getpw.c: userext)."""

@@ -117,6 +117,7 @@ def _publish(job: Job) -> None:
             old = Blobs(live or b"", base or b"", last or b"")
             build.emit(domain, unpack(live) if live else None, live or b"", old, held)
         build.bare(memory.bare)
+        build.lists(dict(memory.lists.blobs()))
         build.written()
         build.report()
         build.prove()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rcptgen.build import Job
 from rcptgen.host import Domain, Host
+from rcptgen.overlays import Extra, Overlays
 from rcptgen.publish import guard
 from rcptgen.publish.tally import EMPTY
 from rcptgen.request import Census, Progress
@@ -25,6 +26,7 @@ class Run(Job):
     host: Host
     progress: Progress
     domains: list[Domain]
+    extra: Extra = field(default_factory=lambda: Extra(Overlays((), ())))
     standings: Standings | None = None
     census: Census | None = None
     _seen: frozenset[tuple[str, bool]] | None = None

@@ -10,6 +10,7 @@ from typing import Any
 
 from hosts import Dir, File, Host, Link, Thing, cdb_bytes, qmail_newu
 
+from rcptgen.config import Config, parse
 from rcptgen.lint.pages import common_host
 
 
@@ -22,6 +23,12 @@ def lay(root: Path, example: str) -> Host:
             when = what["mtime"].timestamp()
             os.utime(laid.path(name), (when, when))
     return laid
+
+
+def configured(root: Path) -> Config:
+    """The configuration that an example brings along."""
+    file = root / "etc/rcptgen.toml"
+    return parse(file.read_bytes(), "rcptgen.toml") if file.exists() else Config()
 
 
 def _thing(name: str, what: Any) -> Any:

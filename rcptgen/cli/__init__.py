@@ -9,6 +9,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,6 +93,11 @@ class Globals:
         if self.state_path is not None:
             return os.path.abspath(self.state_path)
         return DEFAULT_STATE if self.root == b"/" else None
+
+    def tell(self, troubles: Mapping[bytes, str]) -> None:
+        """Says which files of rules cannot be used, by path with the reason: the answers are without their rules."""
+        for path, why in troubles.items() if not self.quiet else ():
+            click.echo(f"rcptgen: {shown(path)}: {why}; what it says is not known", err=True)
 
     def need_root(self) -> None:
         """Raises NeedsRoot where only root could read the host as its users do."""

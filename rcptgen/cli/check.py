@@ -35,6 +35,7 @@ def command(given: Globals, as_lines: bool, null: bool, addresses: tuple[str, ..
     bounced = False
     with Host.open(given.root, given.config()) as host:
         policy = Policy(host)
+        given.tell(policy.troubles)
         for batch in batches:
             lines = []
             for address, outcome in zip(batch, host.decide_many(batch), strict=True):

@@ -51,6 +51,7 @@ def command(given: Globals, following: bool, targets: tuple[str, ...], as_object
             raise click.UsageError(f"no target is called {name!r}; known are {', '.join(known)}")
     with Host.open(given.root, config) as host:
         policy = Policy(host)
+        given.tell(policy.troubles)
         first = explain(host, policy, os.fsencode(address))
         found = answers(policy, first, asked, held_since(given.state()) if asked else {})
         behind = follow(host, policy, first) if following else ()

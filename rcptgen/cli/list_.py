@@ -24,6 +24,7 @@ def command(given: Globals, domain: str | None, as_lines: bool) -> int:
     given.need_root()
     with Host.open(given.root, given.config(), look_at_mailboxes=False) as host:
         policy = Policy(host)
+        given.tell(policy.troubles)
         domains = policy.domains()
         if domain is not None:
             name = os.fsencode(domain).lower()

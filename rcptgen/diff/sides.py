@@ -20,6 +20,7 @@ from rcptgen.diff.spool import Spool, listed
 from rcptgen.errors import Shortage, SourceFailed
 from rcptgen.host import Domain, Host
 from rcptgen.memory import Memory, remember
+from rcptgen.overlays import extra
 from rcptgen.policy import Policy
 from rcptgen.publish.state import State
 from rcptgen.reader import State as UnitState
@@ -138,7 +139,13 @@ class HostSide:
                 f"{shown(one.file)}:{one.line}: {shown(one.entry)!r} stands for domains that no list names"
                 for one in host.uncovered()
             ]
-            policy = Policy(host, published=memory.table, known_units=memory.units, prepended=memory.prepended)
+            policy = Policy(
+                host,
+                published=memory.table,
+                known_units=memory.units,
+                prepended=memory.prepended,
+                overlays=extra(host, memory.lists.blob),
+            )
             scratch = stack.enter_context(tempfile.TemporaryFile()).fileno()
             domains = [one for one in policy.domains() if domain is None or one.name == domain]
             if domain is None:

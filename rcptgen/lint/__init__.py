@@ -15,6 +15,7 @@ from rcptgen.lint.control import control_files
 from rcptgen.lint.domains import control_domains
 from rcptgen.lint.forwards import DeadNames, ForwardLines
 from rcptgen.lint.homes import homes
+from rcptgen.lint.lists import files_of_rules
 from rcptgen.lint.pages import Page, Severity, pages
 from rcptgen.lint.running import control_files_in_force
 from rcptgen.lint.users import users
@@ -37,6 +38,7 @@ def lint(host: Host, ignore: Collection[str] = ()) -> Iterator[Finding]:
         users(host),
         homes(host, lines),
         accepting(host, DeadNames(forwards, lines)),
+        files_of_rules(host),
     )
     for check in checks:
         for found in check:

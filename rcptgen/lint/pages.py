@@ -22,7 +22,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-SUBJECTS = ("control", "domains", "users", "homes", "lines", "vpopmail", "forwards", "acceptance")
+SUBJECTS = ("control", "domains", "users", "homes", "lines", "vpopmail", "forwards", "acceptance", "lists")
 """The files below pages/, in the order in which `rcptgen lint` goes through the host."""
 
 _SECTION = re.compile(r"^## (?=[A-Z])", re.MULTILINE)

@@ -5,6 +5,7 @@ live        while a rollback is in force: what would have been published without
 base        while a rollback is in force: the rules of the generation that was gone back to
 bare        what is accepted without a domain, postmaster aside
 held        the tables that a person is asked to approve, of the domains whose removals are held
+lists       what the files of `[extra]` held, by their paths
 meta.json   what is known about them, and which of the files there are
 """
 
@@ -30,9 +31,10 @@ LIVE = b"live"
 BASE = b"base"
 HELD = b"held"
 BARE = b"bare"
+LISTS = b"lists"
 SAME = b"same"
 META = b"meta.json"
-SIDES = (LIVE, BASE, HELD, BARE)
+SIDES = (LIVE, BASE, HELD, BARE, LISTS)
 
 _META_LIMIT = 64 << 20
 
@@ -44,7 +46,8 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     were healthy or kept; `held` since when a domain's removals are held, `holds` the same
     for a person.  `same`: the published files are those of the generation before, and only
     what is known has changed.  `changes` compares with the generation before.
-    `released` are the domains whose removals `by` has approved.
+    `released` are the domains whose removals `by` has approved.  `lists` has a digest of each
+    of the files of `[extra]`.
     """
 
     format: int = FORMAT
@@ -65,6 +68,7 @@ class Meta(msgspec.Struct, frozen=True, kw_only=True):
     released: list[str] = []
     rollback: Rollback | None = None
     sides: list[str] = []
+    lists: dict[str, str] = {}
 
 
 def path_key(path: bytes) -> str:
@@ -75,7 +79,7 @@ def path_key(path: bytes) -> str:
 class Generation:
     """A complete generation, open for reading; it stays readable when its files are removed.
 
-    `live`, `base`, `held` and `bare` are None where there is no such file.
+    `live`, `base`, `held`, `bare` and `lists` are None where there is no such file.
     """
 
     def __init__(self, directory: int, number: int) -> None:
@@ -91,7 +95,7 @@ class Generation:
 
             self.rules = opened(RULES)
             sides = {name: opened(name) for name in SIDES if name.decode() in self.meta.sides}
-            self.live, self.base, self.held, self.bare = (sides.get(name) for name in SIDES)
+            self.live, self.base, self.held, self.bare, self.lists = (sides.get(name) for name in SIDES)
             self._finalizer = weakref.finalize(self, stack.pop_all().close)
 
     def close(self) -> None:
@@ -131,22 +135,23 @@ class Generation:
 
     def check(self) -> None:
         """Raises DamagedState unless every record of every file is sound."""
-        for rules in (self.rules, self.live, self.base, self.held, self.bare):
+        for rules in (self.rules, self.live, self.base, self.held, self.bare, self.lists):
             if rules is not None:
                 rules.check()
 
 
 class Orders:
-    """What a generation that need not be whole says of holds and of a rollback; None for what cannot be read."""
+    """What a generation that need not be whole says of holds, a rollback and lists; None for what cannot be read."""
 
     def __init__(self, directory: int, number: int) -> None:
         """Open what is left of generation `number` below `directory`; raises DamagedState without its meta.json."""
         self.meta = read_meta(directory, number)
-        self.base, self.held, self.bare = (_sound(directory, number, name) for name in (BASE, HELD, BARE))
+        kept = (BASE, HELD, BARE, LISTS)
+        self.base, self.held, self.bare, self.lists = (_sound(directory, number, name) for name in kept)
 
     def close(self) -> None:
         """Give the descriptors back; harmless when done twice."""
-        for rules in (self.base, self.held, self.bare):
+        for rules in (self.base, self.held, self.bare, self.lists):
             if rules is not None:
                 rules.close()
 

@@ -9,7 +9,7 @@ from typing import Self
 
 import msgspec
 
-from rcptgen.publish.generation import BARE, META, RULES, SAME, SIDES, Meta
+from rcptgen.publish.generation import BARE, LISTS, META, RULES, SAME, SIDES, Meta
 from rcptgen.publish.paths import above_standard, drop, why
 from rcptgen.publish.rulesfile import RulesWriter, write_all
 
@@ -68,6 +68,10 @@ class GenerationWriter:
     def add_bare(self, key: bytes, blob: bytes) -> None:
         """Append to what is accepted without a domain; the keys ascend like domains."""
         self._add(BARE, key, blob)
+
+    def add_list(self, path: bytes, data: bytes) -> None:
+        """Append what a file of rules holds; the paths ascend like domains."""
+        self._add(LISTS, path, data)
 
     def _add(self, name: bytes, domain: bytes, blob: bytes) -> None:
         if self.failure is None and not self.finished:

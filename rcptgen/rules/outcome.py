@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Verdict(enum.StrEnum):
@@ -46,6 +46,14 @@ HOME_WRITABLE = "the home directory is writable"
 HOME_STICKY = "the home directory is sticky"
 
 
+class Lines(Protocol):
+    """The lines of a file that names stand on."""
+
+    def line(self, name: bytes) -> int:
+        """The line of a name, from 1; 0 where that is not known."""
+        ...
+
+
 class Outcome(NamedTuple):
     """One verdict with its kind, its reason and the file and line (from 1; 0: the whole file) it rests on.
 
@@ -55,6 +63,7 @@ class Outcome(NamedTuple):
     that the address does not show (the sender, the message, a program without a model);
     such an address is accepted and counted.  `widened`: some of the names that the rule
     stands for are known to bounce, but exact and prefix rules cannot tell them apart.
+    `lines`, in the outcome of many names in one file, tells on which line each of them stands.
 
     A tuple: outcomes are made, hashed and compared by the hundred thousand.
     """
@@ -67,6 +76,7 @@ class Outcome(NamedTuple):
     named_from: int = -1
     approximate: bool = False
     widened: bool = False
+    lines: Lines | None = None
 
     @property
     def accepted(self) -> bool:
@@ -74,13 +84,17 @@ class Outcome(NamedTuple):
         return self.verdict is Verdict.DELIVER or self.verdict is Verdict.DEFER
 
     def at(self, name: bytes) -> Outcome:
-        """The same outcome with its file's path completed by `name`."""
+        """The outcome of `name` alone: with the path of its file, and the line that it stands on."""
+        if self.lines is not None:
+            return self._replace(line=self.lines.line(name), lines=None)
         if self.named_from < 0:
             return self
         return self._replace(file=self.file + name[self.named_from :], named_from=-1)
 
     def below(self, prefix: bytes) -> Outcome:
-        """The same outcome for names that have lost `prefix`."""
+        """The same outcome for names that have lost `prefix`; their lines are not known any more."""
+        if self.lines is not None:
+            return self._replace(lines=None)
         if self.named_from < 0:
             return self
         left = self.named_from - len(prefix)
@@ -89,5 +103,7 @@ class Outcome(NamedTuple):
         return self._replace(file=self.file + prefix[self.named_from :], named_from=0)
 
     def under(self, size: int) -> Outcome:
-        """The same outcome for names that have got `size` bytes put in front."""
+        """The same outcome for names that have got `size` bytes put in front; their lines are not known any more."""
+        if self.lines is not None:
+            return self._replace(lines=None)
         return self if self.named_from < 0 else self._replace(named_from=self.named_from + size)

@@ -15,7 +15,7 @@ from runs import Names, Site
 
 from rcptgen import unchanged
 from rcptgen.compiler import Output, Request, Result, compile_host
-from rcptgen.config import Config, Guard
+from rcptgen.config import Config, Extra, Guard, Policy, Relay
 from rcptgen.source import footprint
 
 pytestmark = pytest.mark.root
@@ -24,10 +24,16 @@ HOST: Names = {
     "passwd": {"joe": 1001, "ann": 1002},
     "control/me": "mail.example\n",
     "control/locals": "mail.example\n",
+    "control/rcpthosts": "mail.example\nfar.example\n",
+    "/etc/accept": "fred@mail.example\n",
+    "/etc/relay": "joe@far.example\n",
     "~joe": Dir(),
     "~joe/.qmail-x": "&x@far.example\n",
     "alias/.qmail-postmaster": "admin@far.example\n",
 }
+CONFIG = Config(
+    extra=Extra(accept_files=("/etc/accept",)), policy=Policy(relay="file"), relay=(Relay(file="/etc/relay"),)
+)
 READING = {"table", "tables", "read", "sizes", "judge"}
 
 
@@ -37,7 +43,7 @@ class Runs:
     def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.site = Site(top, HOST)
         self.asked: list[str] = []
-        self.config = Config()
+        self.config = CONFIG
         made = inprocess.InProcess.ask
 
         def ask(worker: inprocess.InProcess, name: str, *arguments: object) -> object:
@@ -109,6 +115,9 @@ CHANGES: dict[str, Callable[[Runs], object]] = {
     "what was left is damaged": lambda runs: flip(runs.site.state / "inputs"),
     "what was left is gone": lambda runs: (runs.site.state / "inputs").unlink(),
     "the generation": lambda runs: (runs.site.state / "current").write_text("99\n"),
+    "a file of overlays": lambda runs: runs.site.host.path("/etc/accept").write_text("# no\nfred@mail.example\n"),
+    "a file of overlays is gone": lambda runs: runs.site.host.remove("/etc/accept"),
+    "a file of recipients": lambda runs: runs.site.host.path("/etc/relay").write_text("ann@far.example\n"),
     "the configuration": lambda runs: setattr(runs, "config", Config(guard=Guard(domain_loss=0.25))),
 }
 

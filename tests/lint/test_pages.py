@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from lintpages import lay
+from lintpages import configured, lay
 from runs import forked_workers
 
 import rcptgen
@@ -17,7 +17,7 @@ PACKAGE = Path(rcptgen.__file__).parent
 
 
 def findings(root: Path) -> list[Finding]:
-    with forked_workers(), Host.open(root, look_at_mailboxes=False) as host:
+    with forked_workers(), Host.open(root, configured(root), look_at_mailboxes=False) as host:
         return list(lint(host))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from watched import DOMAINS, Edits, domain_of, laid
 
 from rcptgen.compiler import compile_host
-from rcptgen.config import Config, Policy
+from rcptgen.config import Config, Extra, Policy, Relay
 from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError
 from rcptgen.keeper import CONTROL, Keeper
 from rcptgen.reader import Reader
@@ -291,6 +292,105 @@ def test_dead_forwards_build_every_domain_anew(kept: Kept) -> None:
     assert kept.touched(TWO) is not None
     assert not kept.accepts("joe-to-two@mail.example")
     assert kept.is_true()
+
+
+def by_files(kept: Kept) -> None:
+    """The host has overlays and recipients from files."""
+    kept.host.write("/etc/accept", "fred@one.example\nsrs-*\n")
+    kept.host.write("/etc/reject", "bob@one.example\n")
+    kept.host.write("/etc/relay", "joe@relay.example\n")
+    kept.config = Config(
+        extra=Extra(accept_files=("/etc/accept",), reject_files=("/etc/reject",)),
+        policy=Policy(relay="file"),
+        relay=(Relay(file="/etc/relay"),),
+    )
+    kept.start()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "address", "accepted"),
+    [
+        ("/etc/accept", "fred@one.example\nsrs-*\nnew@two.example\n", "new@two.example", True),
+        ("/etc/accept", "# a line more\nfred@one.example\nsrs-*\nnew@joe.example\n", "new@joe.example", True),
+        ("/etc/accept", "fred@one.example\nsrs-*\nbounce\n", "bounce@mail.example", True),
+        ("/etc/accept", "fred@one.example\n", "srs-1@two.example", False),
+        ("/etc/accept", "fred@one.example\nsrs-*\nx@new.example\n", "x@new.example", True),
+        ("/etc/reject", "ann@one.example\nbob@one.example\n", "ann@one.example", False),
+        ("/etc/relay", "joe@relay.example\nann@relay.example\n", "ann@relay.example", True),
+    ],
+)
+def test_files_of_rules_are_control_files(kept: Kept, file: str, content: str, address: str, accepted: bool) -> None:
+    by_files(kept)
+    assert kept.accepts(address) is not accepted
+    kept.edits.written(file, content)
+    result = kept.touched(CONTROL)
+    assert result is not None
+    assert result.status == 0
+    assert kept.accepts(address) is accepted
+    assert kept.is_true()
+
+
+def test_a_rule_for_one_domain_builds_that_one_anew(kept: Kept) -> None:
+    by_files(kept)
+    kept.edits.appended("/etc/accept", "new@two.example\n")
+    assert kept.touched(CONTROL) is not None
+    assert {ONE, TWO} & set(kept.homes) == {TWO}
+    kept.edits.written("/etc/relay", "joe@relay.example\nann@relay.example\n")
+    assert kept.touched(CONTROL) is not None
+    assert {ONE, TWO} & set(kept.homes) == set()
+
+
+@pytest.mark.parametrize("file", ["/etc/accept", "/etc/reject", "/etc/relay"])
+def test_a_file_of_rules_in_trouble_and_back(kept: Kept, file: str) -> None:
+    by_files(kept)
+    before = kept.file.read_bytes()
+    content = kept.edits.path(file).read_text()
+    kept.edits.removed(file)
+    result = kept.touched(CONTROL)
+    assert result is not None
+    assert (result.status, list(result.kept)) == (75, [file.encode()])
+    assert kept.file.read_bytes() == before
+    kept.edits.users("one.example", ("ann", "bob", "eve"))
+    result = kept.touched(ONE)
+    assert result is not None
+    assert result.status == 75
+    assert kept.accepts("eve@one.example")
+    assert kept.accepts("fred@one.example")
+    assert not kept.accepts("bob@one.example")
+    assert not kept.accepts("ann@relay.example")
+    kept.edits.written(file, content)
+    assert kept.keeper.swept() >= {CONTROL}
+    result = kept.touched(CONTROL)
+    assert result is not None
+    assert result.status == 0
+    assert kept.is_true()
+
+
+def test_a_file_of_rules_that_gives_errors_is_looked_at_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_files(kept)
+    real = Reader.read
+
+    def read(self: Reader, path: bytes, identity: Any, limit: int) -> Any:
+        if path != b"/etc/accept":
+            return real(self, path, identity, limit)
+        self._tree.status(b"/etc/no-such-file")
+        return FailedForNow(errno.EIO)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "read", read)
+        kept.edits.written("/etc/accept", "fred@one.example\nsrs-*\nnew@two.example\n")
+        result = kept.touched(CONTROL)
+        assert result is not None
+        assert result.status == 75
+        assert kept.accepts("fred@one.example")
+
+
+def test_what_files_of_rules_were_read_from_is_watched(kept: Kept) -> None:
+    by_files(kept)
+    kept.edits.written("/etc/accept", "fred@one.example\n")
+    kept.touched(CONTROL)
+    (control,) = [paths for unit, paths in kept.keeper.read()[0] if unit == CONTROL]
+    assert {b"/etc/accept", b"/etc/reject", b"/etc/relay"} <= set(control.looked_at)
 
 
 def test_a_percent_hacked_domain_is_built_anew(kept: Kept) -> None:

@@ -163,3 +163,10 @@ def test_a_home_that_is_read_in_one_go_is_known_by_the_same_paths(tmp_path: Path
     assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [Since.SAME]
     laid.path("~vpopmail/domains/shop.example/.qmail-info").write_text("&y@far.example\n")
     assert reader.changed([(Identity(89, 89), inside, found[1].looked_at)]) == [Since.OTHER]
+
+
+def test_a_file_that_was_read_is_known_whatever_is_judged_next(laid: Laid) -> None:
+    reader = Reader(Session(bytes(laid.root), "auto", Settings(), record=True))
+    reader.read(b"/var/qmail/control/locals", None, 1 << 20)
+    reader.judge([], False)
+    assert b"/var/qmail/control/locals" in {entry.path for entry in unpack(reader.common(), b"/")[1]}

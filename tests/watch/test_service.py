@@ -89,6 +89,37 @@ def test_changes_as_tools_make_them(watching: Watching) -> None:
         watching.ends_true()
 
 
+def test_files_of_rules_are_watched(watching: Watching) -> None:
+    """The sweep is an hour away: all of this is events, however the file comes and goes."""
+    edits, host = watching.edits, watching.host
+    host.write("/etc/mail/accept", "fred@one.example\n")
+    host.write("/etc/mail/relay", "joe@relay.example\n")
+    with watching.config.open("a") as file:
+        file.write('[extra]\naccept_files = ["/etc/mail/accept"]\n[policy]\nrelay = "file"\n')
+        file.write('[[relay]]\nfile = "/etc/mail/relay"\n')
+    with watching.running():
+        assert not watching.accepts("any@relay.example")
+        edits.appended("/etc/mail/accept", "srs0-*\n")
+        watching.becomes("srs0-1@two.example", True)
+        edits.renamed("/etc/mail/accept", "fred@one.example\nnew@one.example\n")
+        watching.becomes("new@one.example", True)
+        watching.becomes("srs0-1@two.example", False)
+        edits.renamed("/etc/mail/relay", "ann@relay.example\n")
+        watching.becomes("ann@relay.example", True)
+        watching.becomes("joe@relay.example", False)
+
+        edits.removed("/etc/mail/accept")
+        edits.written("~joe/.qmail-more", "./Maildir/\n")
+        watching.becomes("joe-more@mail.example", True)
+        watching.looked()
+        assert watching.accepts("new@one.example")
+        assert "/etc/mail/accept: failed: No such file or directory" in watching.said
+        edits.written("/etc/mail/accept", "newer@one.example\n")
+        watching.becomes("newer@one.example", True)
+        watching.becomes("new@one.example", False)
+        watching.ends_true()
+
+
 def test_what_ends_where_it_began_publishes_nothing(watching: Watching) -> None:
     edits = watching.edits
     with watching.running():

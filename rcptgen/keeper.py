@@ -9,18 +9,19 @@ and only the domains behind them are shaped.  The files are then written whole, 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
 from rcptgen.compiler import compile_open, host_for
 from rcptgen.config import Config
 from rcptgen.host import DomainKind, Host
-from rcptgen.overlays import extra
+from rcptgen.overlays import Overlays, extra
 from rcptgen.policy import Policy
 from rcptgen.publish.packed import pack
 from rcptgen.qmail.users import Owner
 from rcptgen.reader import Report, State
+from rcptgen.relays import Relays
 from rcptgen.request import HOLDING, Progress, Request, Result
 from rcptgen.source.footprint import Entry, What
 from rcptgen.source.looked import Since, unpack
@@ -161,7 +162,7 @@ class Keeper:
             if owner.home in homes:
                 host.units.looked_at[owner] = self._handed[owner] = looked_at
         for home in homes:
-            if home in old.units.reports:
+            if home in old.units.reports and home not in host.units.reports:
                 host.units.reports[home] = old.units.reports[home]
 
     def _doubt(self, homes: set[Unit]) -> None:
@@ -340,7 +341,19 @@ def signatures(host: Host) -> dict[bytes, bytes]:
         digest.update(common if domain.kind is DomainKind.LOCAL else _assigned(host, domain.name))
         digest.update(overlays.digest(domain.name))
         found[domain.name] = digest.digest()
+    found.update(_relay_signatures(host, overlays))
     return found
+
+
+def _relay_signatures(host: Host, overlays: Overlays) -> Iterator[tuple[bytes, bytes]]:
+    """The same for relayed domains with recipients from files: there may be a million of them."""
+    if host.config.policy.relay != "file":
+        return
+    relays = Relays(host)
+    for domain in host.domains():
+        single = host.overrides(domain.name) or host.rules(domain.name).percent_hacked
+        if domain.kind is DomainKind.RELAY and not single and (digest := relays.digest(domain.name)):
+            yield domain.name, digest + overlays.digest(domain.name)
 
 
 def _claims(host: Host, prepend: bytes) -> bytes:

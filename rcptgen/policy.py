@@ -80,6 +80,9 @@ class Policy:
         self._overlays = self.extra.overlays
         self._relays = Relays(host, known_units, forced=forced) if self._settings.relay == "file" else None
         self.kept: dict[bytes, str] = dict(self.extra.kept)
+        if self._relays is not None:
+            # Known, be it that nothing of it was published: the next run must know that, too.
+            self.kept |= {path: why for path, why in self._relays.troubles.items() if path in known_units}
         self.unlisted: list[bytes] = []
         """The relayed domains that no file names, of those that were shaped."""
         self.claims: set[bytes] = set()
@@ -326,15 +329,12 @@ class Policy:
             return None
         found = self._relays.recipients(domain)
         self.claims.update(found.claims)
-        listed = found.table
-        for one in found.kept:
-            self.last_kept = True
-            self.kept[one.path] = self._relays.troubles[one.path]
-            old = self._published(domain)
-            if old is None:
-                return None
-            listed = old if listed is None else union(listed, old)
-        return listed
+        self.last_claims += found.claims
+        if not found.kept:
+            return found.table
+        self.last_kept = True
+        old = self._published(domain)
+        return old if old is None or found.table is None else union(found.table, old)
 
     def _relay(self, domain: bytes) -> Outcome | None:
         """The outcome for what this host only relays to `domain`; None where it does not."""

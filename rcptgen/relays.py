@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from rcptgen.host import Host
 from rcptgen.listfiles import ListFile
@@ -29,13 +30,13 @@ class Recipients:
     """What the files say of one domain.
 
     `table` holds the names, None where nobody knows them: then all are accepted.  `claims` are
-    the files behind it, each with the domain, to be known by the next run.  `kept`: files of
-    which the published rules must be kept beside `table`.
+    the files behind it, each with the domain, to be known by the next run.  `kept`: whether what
+    was published is to be kept beside `table`, since a file of these cannot be used.
     """
 
     table: Table | None
     claims: list[bytes]
-    kept: list[ListFile]
+    kept: bool
 
 
 class Relays:
@@ -65,29 +66,36 @@ class Relays:
 
     def _recipients(self, domain: bytes) -> Recipients:
         found: Table | None = None
-        claims, kept, open_ = [], [], False
+        claims: list[bytes] = []
+        kept = open_ = False
         for one in self._files:
             claim = one.path + b"\0" + domain
             part = one.listing.parts.get(domain)
             if one.path in self.troubles:
                 if claim in self._known:
                     claims.append(claim)
-                    kept.append(one)
+                    kept = True
                 # It may list the domain, where it was never read.
                 open_ |= one.path not in self._known
             elif part is not None:
                 claims.append(claim)
                 mine = _table(one.path, part)
                 found = mine if found is None else union(found, mine)
-        if open_:
-            found, kept = None, []
-        return Recipients(found, claims, kept)
+        return Recipients(None, claims, kept=False) if open_ else Recipients(found, claims, kept)
 
-    def strange(self) -> Iterator[tuple[bytes, bytes, int, int]]:
-        """The domains that are in a file and not relayed here: the file, the domain, how many rules, the first line."""
-        for one in self._files:
-            for domain, (count, line) in sorted(one.listing.strange.domains.items()):
-                yield one.path, domain, count, line
+    def digest(self, domain: bytes) -> bytes:
+        """What tells that the recipients of a domain are others; empty where they are not all known.
+
+        The lines of single names do not count, as in Overlays.digest.
+        """
+        if self.troubles:
+            return b""
+        found = [(one.path, one.listing.parts[domain]) for one in self._files if domain in one.listing.parts]
+        digest = blake2b(digest_size=16)
+        for path, part in found:
+            digest.update(repr((path, len(part.accepted), len(part.refused), sorted(part.prefixes.items()))).encode())
+            digest.update((part.accepted.names.joined or b"") + b"\0" + (part.refused.names.joined or b""))
+        return digest.digest() if found else b""
 
     def strange_counts(self) -> Iterator[tuple[bytes, int]]:
         """The files that have rules for domains that are not relayed here, with their number."""

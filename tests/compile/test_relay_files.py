@@ -324,6 +324,18 @@ def test_a_second_file_that_was_never_read_opens_what_the_first_lists(site: Site
     assert site.accepts("anybody@far.example")
 
 
+def test_a_file_that_had_nothing_to_say_opens_nothing_when_it_goes(site: Site) -> None:
+    site.host.write("/etc/rcptgen.toml", TWO)
+    site.host.write(OTHER, "# nobody yet\n")
+    site.published()
+    site.host.remove(OTHER)
+    for _ in range(3):
+        add_elsewhere(site)
+        done = site.compile()
+        assert (done.status, list(done.kept)) == (75, [OTHER])
+        assert answers(site) == WANTED
+
+
 def test_one_file_in_trouble_keeps_its_part_and_the_other_goes_on(site: Site) -> None:
     site.host.write("/etc/rcptgen.toml", TWO)
     site.host.write(OTHER, "more@far.example\nonly@other.example\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
@@ -222,3 +223,24 @@ def _said(found: Listing) -> tuple[object, ...]:
         for domain, part in found.parts.items()
     }
     return parts, found.rules, found.comments, found.problem, found.problem_line
+
+
+def test_a_long_list_costs_its_bytes() -> None:
+    """Beside the names themselves, and twice: as they are sorted, and as they are kept."""
+    data = b"".join(
+        b"user.number%08d@far%d.example\n" % (number * 7919 % 100_000_007, number % 3) for number in range(60_000)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("rcptgen.rules.overlay.WAITING", 5000)
+        patch.setattr(numbered, "STRETCH", 2000)
+        patch.setattr("rcptgen.rules.overlay._CHUNK", 1 << 16)
+        patch.setattr("rcptgen.rules.names.STRETCH", 2000)
+        tracemalloc.start()
+        try:
+            found = parse(data, Collector(), patterns=False)
+            kept, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert sum(len(part.accepted) for part in found.parts.values()) == 60_000
+    assert kept < len(data)
+    assert most < 3 * len(data)

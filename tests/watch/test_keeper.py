@@ -15,7 +15,10 @@ from watched import DOMAINS, Edits, domain_of, laid
 from rcptgen.compiler import compile_host
 from rcptgen.config import Config, Extra, Policy, Relay
 from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError
+from rcptgen.host import Domain
 from rcptgen.keeper import CONTROL, Keeper
+from rcptgen.policy import Policy as Shaping
+from rcptgen.policy import Shaped
 from rcptgen.reader import Reader
 from rcptgen.request import Output, Request, Result
 from rcptgen.source.tree import FailedForNow
@@ -338,6 +341,37 @@ def test_a_rule_for_one_domain_builds_that_one_anew(kept: Kept) -> None:
     kept.edits.written("/etc/relay", "joe@relay.example\nann@relay.example\n")
     assert kept.touched(CONTROL) is not None
     assert {ONE, TWO} & set(kept.homes) == set()
+
+
+def test_recipients_from_files_are_built_anew_only_when_they_are_others(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_files(kept)
+    shaped: list[bytes] = []
+    real = Shaping.shape
+
+    def shape(self: Shaping, domain: Domain) -> Shaped:
+        shaped.append(domain.name)
+        return real(self, domain)
+
+    monkeypatch.setattr(Shaping, "shape", shape)
+    for file, content, anew in (
+        ("/etc/accept", "# a line more\nfred@one.example\nsrs-*\n", True),  # the prefix has another line
+        ("/etc/accept", "# a line more\nfred@one.example\nsrs-*\nx@one.example\n", False),
+        ("/etc/relay", "# a line more\njoe@relay.example\n", False),
+        ("/etc/relay", "joe@relay.example\nann@relay.example\n", True),
+        ("/etc/accept", "fred@one.example\nx@relay.example\n", True),
+    ):
+        kept.edits.written(file, content)
+        shaped.clear()
+        assert kept.touched(CONTROL) is not None
+        assert (b"relay.example" in shaped) is anew, content
+        assert kept.is_true()
+    kept.edits.users("one.example", ("ann", "eve"))
+    shaped.clear()
+    assert kept.touched(ONE) is not None
+    assert b"relay.example" not in shaped
+    assert kept.is_true()
 
 
 @pytest.mark.parametrize("file", ["/etc/accept", "/etc/reject", "/etc/relay"])

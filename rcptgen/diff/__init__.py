@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from rcptgen.diff.sides import NOWHERE, CompiledSide, HostSide, ListSide, Side, Told
+from rcptgen.diff.sides import CompiledSide, HostSide, ListSide, Side
+from rcptgen.diff.told import NOWHERE, Told
 from rcptgen.rules.compare import Change, accepts, changes
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
+from rcptgen.targets.base import Target
 
-__all__ = ["NOWHERE", "CompiledSide", "Difference", "HostSide", "ListSide", "Side", "compare"]
+__all__ = ["NOWHERE", "CompiledSide", "Difference", "HostSide", "ListSide", "Side", "compare", "terms"]
 
 _NOTHING = Table({}, {})
 
@@ -29,12 +31,24 @@ class Difference:
     changes: Iterator[Change]
 
 
+def terms(side: Side, other: Side) -> Target | None:
+    """The target that `side` is lowered for before it is held against `other`; None: it is told as it is.
+
+    Rules are lowered for the format of a compiled file, and so is a file that states the
+    rules it was made from: what the other's format cannot say would be no difference.
+    """
+    own, through = side.target, other.target
+    if own is None or through is None:
+        return through
+    return through if own.remembers and own.name != through.name else None
+
+
 def compare(old: Side, new: Side, domain: bytes | None = None) -> Iterator[Difference]:
     """Every place of either side, ascending, or `domain` alone; also those where nothing changes.
 
-    Addresses without a domain are compared where both sides speak of any.
+    Each side is told in its `terms`.  Addresses without a domain are compared where both sides speak of any.
     """
-    for before, after in _pairs(old.told(new.target, domain), new.told(old.target, domain)):
+    for before, after in _pairs(old.told(terms(old, new), domain), new.told(terms(new, old), domain)):
         one = before or after
         assert one is not None
         if one.place == NOWHERE and not (old.bare and new.bare):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rcptgen.diff.sides import CompiledSide, HostSide, ListSide, Side
 from rcptgen.diff.told import NOWHERE, Told
-from rcptgen.rules.compare import Change, accepts, changes
+from rcptgen.rules.compare import Change, What, accepts, changes
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Target
@@ -54,6 +54,11 @@ def compare(old: Side, new: Side, domain: bytes | None = None) -> Iterator[Diffe
         if one.place == NOWHERE and not (old.bare and new.bare):
             continue
         found = changes(before.table if before else _NOTHING, after.table if after else _NOTHING)
+        if before is not None and after is not None:
+            if not new.compiles:
+                found = _without_agreed(found, What.GAINED, before, after)
+            if not old.compiles:
+                found = _without_agreed(found, What.LOST, after, before)
         yield Difference(one.place, before is not None, after is not None, _explained(found, before, after))
 
 
@@ -72,6 +77,42 @@ def _pairs(old: Iterator[Told], new: Iterator[Told]) -> Iterator[tuple[Told | No
             before, after = next(old, None), next(new, None)
 
 
+def _without_agreed(found: Iterator[Change], what: What, file: Told, rules: Told) -> Iterator[Change]:
+    """The changes without those of `what` that both sides refuse: the rules in so many words, or by one further up.
+
+    A list or a file need not state a refusal that hides nothing.  Lowered, the one further up
+    may be lost, where a file made from all the rules refuses the name itself.
+    """
+    truth = rules.truth
+    if truth is None:
+        return found
+    return (
+        one
+        for one in found
+        if one.what is not what
+        or _own(rules.table, one) is not None
+        or not _refused(_own(file.table, one))
+        or accepts(_said(truth, one))
+    )
+
+
+def _own(table: Table, change: Change) -> Outcome | None:
+    """The rule of its own that a table has for what a change is about."""
+    return table.prefixes.get(change.name) if change.prefix else table.exactly(change.name)
+
+
+def _refused(outcome: Outcome | None) -> bool:
+    return outcome is not None and not outcome.accepted
+
+
+def _said(table: Table, change: Change) -> Outcome | None:
+    """What a table says of the name of a change, or of what its wildcard stands for."""
+    if not change.prefix:
+        return table.match(change.name)
+    covering = table.covering(change.name)
+    return None if covering is None else covering[1]
+
+
 def _explained(found: Iterator[Change], old: Told | None, new: Told | None) -> Iterator[Change]:
     """The changes with what is known beyond acceptance: kinds, reasons and files of the rules that were lowered."""
     before = None if old is None else old.truth
@@ -85,9 +126,5 @@ def _true(truth: Table | None, change: Change, outcome: Outcome | None) -> Outco
     """What the rules say where a format says `outcome`; the format's word, where it is wider than they are."""
     if truth is None:
         return outcome
-    if change.prefix:
-        covering = truth.covering(change.name)
-        known = covering[1] if covering is not None else None
-    else:
-        known = truth.match(change.name)
+    known = _said(truth, change)
     return known if accepts(known) == accepts(outcome) else outcome

@@ -37,11 +37,13 @@ class Side(Protocol):
     `target`: what it is compiled for, None where it is rules.  `bare`: whether it speaks of
     addresses without a domain; to be asked for once the first place has been told.  `lost`:
     what the format that it was lowered for could not say; complete after the last place.
+    `compiles`: whether what it is lowered to is what the next compile publishes.
     """
 
     target: Target | None
     bare: bool
     lost: Lost
+    compiles: bool
 
     def told(self, through: Target | None, domain: bytes | None) -> Iterator[Told]:
         """The rules of each place, or of `domain` alone, ascending by place; lowered for `through`, if any."""
@@ -50,6 +52,8 @@ class Side(Protocol):
 
 class CompiledSide:
     """A compiled file, read back by its target."""
+
+    compiles = False
 
     def __init__(self, path: bytes, target: Target) -> None:
         self.path = path
@@ -77,6 +81,7 @@ class ListSide:
     """A list of rules as text."""
 
     target: Target | None = None
+    compiles = False
 
     def __init__(self, lines: Iterable[bytes], called: str) -> None:
         self._lines, self._called = lines, called
@@ -101,7 +106,7 @@ class HostSide:
     """
 
     target: Target | None = None
-    bare = True
+    bare = compiles = True
 
     def __init__(self, root: bytes, config: Config, state: bytes | None) -> None:
         self._root, self._config, self._state = root, config, state

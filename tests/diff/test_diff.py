@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import everytarget
-import inprocess
 import parts
 import pytest
 import randomhosts
@@ -144,11 +143,6 @@ def _printable(table: Table) -> tuple[list[tuple[bytes, Outcome]], list[tuple[by
 
 
 # --- hosts -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    inprocess.use(monkeypatch)
 
 
 pairs = st.tuples(randomhosts.hosts(), st.one_of(randomhosts.hosts(), st.none()))

@@ -20,7 +20,7 @@ from rcptgen.diff import NOWHERE, CompiledSide, Difference, HostSide, ListSide, 
 from rcptgen.diff import text as texts
 from rcptgen.errors import SourceFailed, UsageTrouble
 from rcptgen.rules.cdbwalk import HEADER
-from rcptgen.rules.compare import Change, Summary, What
+from rcptgen.rules.change import Change, Summary, What
 from rcptgen.rules.outcome import Kind, Outcome
 from rcptgen.rules.shown import as_json, shown
 from rcptgen.targets import target_names

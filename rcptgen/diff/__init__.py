@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 
 from rcptgen.diff.sides import CompiledSide, HostSide, ListSide, Side
 from rcptgen.diff.told import NOWHERE, Told
-from rcptgen.rules.compare import Change, What, accepts, changes
-from rcptgen.rules.outcome import Outcome
+from rcptgen.rules.change import Change, What
+from rcptgen.rules.compare import changes
+from rcptgen.rules.outcome import Outcome, accepts
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Target
 

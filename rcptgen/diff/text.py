@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from rcptgen.diff.told import Lost
-from rcptgen.rules.compare import Below, Change, Summary, What
+from rcptgen.rules.change import Below, Change, Summary, What
 from rcptgen.rules.outcome import Kind, Outcome
 from rcptgen.rules.shown import shown
 

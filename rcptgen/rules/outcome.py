@@ -95,3 +95,8 @@ class Outcome:
     def under(self, size: int) -> Outcome:
         """The same outcome for names that have got `size` bytes put in front."""
         return self if self.named_from < 0 else replace(self, named_from=self.named_from + size)
+
+
+def accepts(outcome: Outcome | None) -> bool:
+    """Whether what a table says is an acceptance."""
+    return outcome is not None and outcome.accepted

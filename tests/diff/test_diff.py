@@ -29,7 +29,7 @@ from rcptgen.diff.spool import listed
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.request import target_for
-from rcptgen.rules.compare import Below, Change, What
+from rcptgen.rules.change import Below, Change, What
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome
 from rcptgen.rules.shown import as_json

@@ -24,7 +24,7 @@ from rcptgen.diff import CompiledSide, HostSide, Side, compare
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.request import target_for
-from rcptgen.rules.compare import Change
+from rcptgen.rules.change import Change
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Answer, Target
 

@@ -11,7 +11,8 @@ from applied import Applied, accepted, around
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rcptgen.rules.compare import Summary, What, changes, summary
+from rcptgen.rules.change import Summary, What, summary
+from rcptgen.rules.compare import changes
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table

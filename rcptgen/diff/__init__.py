@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from rcptgen.diff.sides import CompiledSide, HostSide, ListSide, Side
-from rcptgen.diff.told import NOWHERE, Told
+from rcptgen.diff.told import NOWHERE, Told, named
 from rcptgen.rules.change import Change, What
 from rcptgen.rules.compare import changes
 from rcptgen.rules.outcome import Outcome, accepts
@@ -49,7 +49,10 @@ def compare(old: Side, new: Side, domain: bytes | None = None) -> Iterator[Diffe
 
     Each side is told in its `terms`.  Addresses without a domain are compared where both sides speak of any.
     """
+    hashed = next((one for one in (terms(old, new), terms(new, old)) if one is not None and one.hashed), None)
     for before, after in _pairs(old.told(terms(old, new), domain), new.told(terms(new, old), domain)):
+        if hashed is not None:
+            before, after = named(hashed, before, after)
         one = before or after
         assert one is not None
         if one.place == NOWHERE and not (old.bare and new.bare):

@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rcptgen.diff.spool import Spool, listed
 from rcptgen.errors import Shortage
@@ -30,6 +30,25 @@ class Told:
     place: bytes
     table: Table
     truth: Table | None = None
+
+
+def named(target: Target, *sides: Told | None) -> list[Told | None]:
+    """The sides with the names of those rules that one of them knows, for a file of `target` that has hashes.
+
+    What only such a file holds keeps its hash.
+    """
+    names: dict[bytes, bytes] = {}
+    for truth in (one.truth for one in sides if one is not None):
+        for rule in () if truth is None else truth.rules():
+            # A prefix may have been widened to one further up.
+            for end in range(1 if rule.prefix else len(rule.name), len(rule.name) + 1):
+                names[target.read_as(rule.name[:end])] = rule.name[:end]
+
+    def table(hashed: Table) -> Table:
+        exact = {names.get(name, name): outcome for name, outcome in hashed.exact()}
+        return Table(exact, {names.get(name, name): outcome for name, outcome in hashed.prefixes.items()})
+
+    return [one and replace(one, table=table(one.table)) for one in sides]
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from rcptgen.diff import CompiledSide, HostSide, Side, compare
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.request import target_for
-from rcptgen.rules.change import Change
+from rcptgen.rules.change import Change, What
 from rcptgen.rules.table import Table
 from rcptgen.targets.base import Answer, Target
 
@@ -35,7 +35,7 @@ FEW = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
 )
 HASHED = "dnset"
-"""Its file has hashes for names."""
+"""Its file has hashes for names: what only an old one refuses is not known."""
 
 MARKED = "morevalidrcptto"
 """The key of a name that begins with - is the refusal of another."""
@@ -135,6 +135,9 @@ def test_only_what_the_consumer_does_otherwise_is_told(
             locals_ = [name for name in names if name and name == name.lower()]
             asked = [name + place for name in locals_]
             pairs = list(zip(locals_, old.answers(asked), new.answers(asked), strict=True))
+            if variant[0] == HASHED:
+                mine = new.tables.get(domain, Table({}, {}))
+                pairs = [one for one in pairs if mine.exactly(one[0]) is not None]
             if any(was.accepted != now.accepted for _, was, now in pairs):
                 assert place in by_host
                 assert place in by_rules
@@ -147,3 +150,29 @@ def test_only_what_the_consumer_does_otherwise_is_told(
                     if not (was.step or now.step or (MARKED in variant[0] and local.startswith(b"-"))):
                         note(f"{local!r} {place!r}")
                         assert applied.accepts(local) == now.accepted
+
+
+def test_hashes_are_told_as_the_names_that_the_other_side_knows(tmp_path: Path) -> None:
+    """What a wildcard in the zone stands for already is no change."""
+    table = {
+        "passwd": {"joe": 1001, "ann": 1002},
+        "control/me": "mail.example\n",
+        "~joe/.qmail-list-default": randomhosts.MAIL,
+        "~joe/.qmail-old": randomhosts.MAIL,
+    }
+    more = {"~joe/.qmail-list-x": randomhosts.MAIL, "~ann/.qmail-new": randomhosts.MAIL}
+    less = {path: thing for path, thing in table.items() if path != "~joe/.qmail-old"}
+    variant: Variant = (HASHED, {})
+    with (
+        published(tmp_path, table, Config(), variant) as old,
+        published(tmp_path, {**less, **more}, Config(), variant) as new,
+    ):
+        for other in (new.host(), new.rules()):
+            (place, changes), *others = differing(old.compiled(), other).items()
+            assert (place, others) == (b"@mail.example", [])
+            known = {one.name: one.what for one in changes if len(one.name) < 40}
+            assert known == {b"ann-new": What.GAINED}
+            assert [one.what for one in changes if one.name not in known] == [What.LOST]
+        assert [one.name for one in differing(new.host(), old.compiled())[b"@mail.example"] if len(one.name) < 40] == [
+            b"ann-new"
+        ]

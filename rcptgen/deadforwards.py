@@ -8,9 +8,8 @@ from rcptgen.qmail.dotqmail import safe_extension
 from rcptgen.qmail.homeleads import is_forwarding
 from rcptgen.qmail.hometable import HomeTable
 from rcptgen.qmail.routing import Local
-from rcptgen.rules.compare import accepts
 from rcptgen.rules.names import Names
-from rcptgen.rules.outcome import Kind, Outcome, Verdict
+from rcptgen.rules.outcome import Kind, Outcome, Verdict, accepts
 from rcptgen.rules.table import Table
 
 SAMPLES = (b"zzyzx", b"qqxqq7", b"x0x0x0")

@@ -16,7 +16,8 @@ from rcptgen.publish.packed import unpack
 from rcptgen.publish.state import State
 from rcptgen.publish.tally import EMPTY
 from rcptgen.request import Held
-from rcptgen.rules.compare import Change, What, changes
+from rcptgen.rules.change import Change, What
+from rcptgen.rules.compare import changes
 
 SAMPLE = 10
 """Changes of one domain that are named one by one."""

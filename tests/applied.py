@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rcptgen.rules.compare import Change, What
+from rcptgen.rules.change import Change, What
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
 

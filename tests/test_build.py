@@ -22,7 +22,8 @@ from rcptgen.publish.packed import pack, unpack
 from rcptgen.publish.state import State
 from rcptgen.request import Output, Request, Result
 from rcptgen.rollback import roll_back
-from rcptgen.rules.compare import What, changes
+from rcptgen.rules.change import What
+from rcptgen.rules.compare import changes
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
 from rcptgen.targets import target

@@ -6,6 +6,7 @@ import errno
 import importlib
 import io
 import os
+import re
 import sys
 import time
 import traceback
@@ -29,6 +30,7 @@ INTERRUPTED = 130
 BUG = 70
 _COMPLETING = "_RCPTGEN_COMPLETE"
 """Set by the shells' completion scripts (click.shell_completion): nothing is run, words are completed."""
+_OUTPUT = re.compile(r"([^=,]*(?:,[a-z_]+=[^=,/]*)*)=(.+)", re.DOTALL)
 _CANNOT_WRITE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF})
 
 COMMANDS = {
@@ -118,17 +120,29 @@ def spelled(text: str) -> tuple[str, dict[str, str]]:
     return name, {key: value for key, _, value in pairs}
 
 
+def named(text: str) -> tuple[str, str] | None:
+    """The target, as it is spelled, and the path that `TARGET=PATH` names; None where the text is nothing like it."""
+    parts = _OUTPUT.fullmatch(text)
+    return None if parts is None else (parts[1], parts[2])
+
+
 def target_of(config: Config, text: str | None, file: bytes) -> Target:
-    """The target of a compiled file: as it is spelled, else that of the configured output at that path."""
+    """The target of a compiled file: as it is spelled, else that of the configured output at that path.
+
+    What is not spelled, the options and what becomes of rules that the format cannot say, is
+    that of the configured output, where it has the same target.
+    """
     plugins = config.plugins.targets
     path = os.fsdecode(os.path.abspath(file))
     output = next((one for one in config.output if one.path == path), None)
     name, options = (output.target if output is not None else "validrcptto", {}) if text is None else spelled(text)
     if name not in target_names(plugins):
         raise click.UsageError(f"no target is called {safe(name)!r}; known are {', '.join(target_names(plugins))}")
-    if output is not None and output.target == name and not options:
-        options = output.options
-    return target(name, break_=config.qmail.break_.encode(), options=options, plugins=plugins)
+    wildcards = "widen"
+    if output is not None and output.target == name:
+        wildcards = output.wildcards
+        options = options or output.options
+    return target(name, break_=config.qmail.break_.encode(), wildcards=wildcards, options=options, plugins=plugins)
 
 
 TARGET = click.option(

@@ -6,7 +6,6 @@ import functools
 import gc
 import json
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -16,7 +15,7 @@ from typing import Any
 
 import click
 
-from rcptgen.cli import Globals, safe, spelled, when
+from rcptgen.cli import Globals, named, safe, spelled, when
 from rcptgen.cli.handover import left_to_watch
 from rcptgen.cli.who import who
 from rcptgen.compiler import Outcomes, Output, Progress, Request, Result, compile_host
@@ -32,7 +31,6 @@ PATIENCE = 1.0
 REASONS_SHOWN = 8
 NAMES_SHOWN = 5
 UNITS_SHOWN = 10
-_OUTPUT = re.compile(r"([^=,]*(?:,[a-z_]+=[^=,/]*)*)=(.+)", re.DOTALL)
 
 
 targets_option = click.option(
@@ -98,11 +96,11 @@ def asked_for(targets: Iterable[str]) -> list[Output]:
     """The files that `-t TARGET=PATH` options name."""
     found = []
     for text in targets:
-        parts = _OUTPUT.fullmatch(text)
+        parts = named(text)
         if parts is None:
             raise click.UsageError(f"-t {shown(os.fsencode(text))}: not TARGET=PATH or TARGET,OPTION=VALUE=PATH")
-        name, options = spelled(parts[1])
-        found.append(Output(name, os.path.abspath(os.fsencode(parts[2])), options=options))
+        name, options = spelled(parts[0])
+        found.append(Output(name, os.path.abspath(os.fsencode(parts[1])), options=options))
     return found
 
 

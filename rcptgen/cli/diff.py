@@ -7,23 +7,24 @@ import os
 import stat as modes
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
 import click
 
-from rcptgen.cli import Globals, safe, target_of
+from rcptgen.cli import Globals, named, safe, target_of
 from rcptgen.cli.check import outcome_json
 from rcptgen.config import Config
-from rcptgen.diff import NOWHERE, CompiledSide, Difference, HostSide, ListSide, Side, compare
+from rcptgen.diff import NOWHERE, CompiledSide, Difference, HostSide, ListSide, Side, compare, terms
 from rcptgen.diff import text as texts
 from rcptgen.errors import SourceFailed, UsageTrouble
 from rcptgen.rules.cdbwalk import HEADER
-from rcptgen.rules.compare import Change, Summary, What
+from rcptgen.rules.change import Change, Summary, What
 from rcptgen.rules.outcome import Kind, Outcome
 from rcptgen.rules.shown import as_json, shown
 from rcptgen.targets import target_names
+from rcptgen.targets.base import Target
 
 BATCH = 500
 VERSION = 1
@@ -55,10 +56,11 @@ def command(
 ) -> int:
     """Say what changes for recipients from OLD to NEW: who is accepted, and as what.
 
-    Each is a compiled file (TARGET=FILE where its format is not plain), a list as `rcptgen list`
-    writes it (`-` is stdin), or a directory: the host below it, `/` is the live one.  Status 0
-    when nothing changes, 1 when something does, 2 for trouble, 75 where a source of a host
-    cannot be read.
+    Each is a compiled file (TARGET=FILE or TARGET,OPTION=VALUE=FILE where its format is not
+    plain), a list as `rcptgen list` writes it (`-` is stdin), or a directory: the host below it,
+    `/` is the live one.  Rules are held against a compiled file as its format can say them.
+    Status 0 when nothing changes, 1 when something does, 2 for trouble, 75 where a source of a
+    host cannot be read.
     """
     given: Globals = ctx.obj
     if addresses and (stat or as_lines):
@@ -67,7 +69,8 @@ def command(
         raise click.UsageError("only one side can be stdin")
     before, after = _sides(given, old, new)
     wanted = None if domain is None else os.fsencode(domain).lower()
-    form: _Form = _Json(old, new, stat=stat) if as_lines else _Addresses() if addresses else _Text(ctx, stat=stat)
+    sides = _Sides(old, new, before, after)
+    form: _Form = _Json(sides, stat=stat) if as_lines else _Addresses() if addresses else _Text(ctx, stat=stat)
     places = differing = 0
     whole, told = Summary(), False
     _say(form.head())
@@ -81,8 +84,9 @@ def command(
     if wanted is not None and not told:
         raise UsageTrouble(f"{shown(wanted)} is in neither of the two")
     _say(form.foot(whole, places, differing))
-    if not given.quiet and not stat and not as_lines:
-        click.echo(f"rcptgen: {texts.total(whole, places, differing)}", err=True)
+    if not given.quiet and not as_lines:
+        for line in (*sides.notes(), *(() if stat else (texts.total(whole, places, differing),))):
+            click.echo(f"rcptgen: {line}", err=True)
     _reliable(given, before, after)
     return int(exit_code and bool(whole))
 
@@ -109,6 +113,26 @@ def _reliable(given: Globals, *sides: Side) -> None:
 # -- what the sides are -----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Both sides: as they are spelled, and what they are."""
+
+    old: str
+    new: str
+    before: Side
+    after: Side
+
+    def terms(self) -> tuple[Target | None, Target | None]:
+        """What each was lowered for."""
+        return terms(self.before, self.after), terms(self.after, self.before)
+
+    def notes(self) -> Iterator[str]:
+        """What was lost in that; complete after the last place."""
+        for name, side, through in zip(("OLD", "NEW"), (self.before, self.after), self.terms(), strict=True):
+            if through is not None and side.lost:
+                yield texts.lowered(name, through.name, side.lost)
+
+
 def _sides(given: Globals, *words: str) -> tuple[Side, Side]:
     """Both sides; files are read with the configuration of the host that they are compared with."""
     hosts = [_host(given, word) for word in words]
@@ -131,9 +155,11 @@ def _host(given: Globals, word: str) -> tuple[HostSide, Config] | None:
 def _file(word: str, config: Config) -> Side:
     if word == "-":
         return ListSide(sys.stdin.buffer, "stdin")
-    named, equals, rest = word.partition("=")
-    path = os.fsencode(rest if equals and named in target_names() else word)
-    name = named if equals and named in target_names() else _format(path, config)
+    spelled, rest = named(word) or ("", word)
+    if spelled.partition(",")[0] not in target_names(config.plugins.targets):
+        spelled, rest = "", word
+    path = os.fsencode(rest)
+    name = spelled or _format(path, config)
     if name is None:
         return ListSide(_lines(path), shown(path))
     return CompiledSide(path, target_of(config, name, path))
@@ -225,12 +251,14 @@ class _Text(_Form):
 
 
 class _Json(_Form):
-    def __init__(self, old: str, new: str, *, stat: bool) -> None:
+    def __init__(self, sides: _Sides, *, stat: bool) -> None:
         self._stat = stat
-        self._sides = {**as_json("old", os.fsencode(old)), **as_json("new", os.fsencode(new))}
+        self._sides = sides
 
     def head(self) -> Iterator[str]:
-        yield json.dumps({"version": VERSION, **self._sides})
+        sides = {**as_json("old", os.fsencode(self._sides.old)), **as_json("new", os.fsencode(self._sides.new))}
+        old, new = (None if through is None else through.name for through in self._sides.terms())
+        yield json.dumps({"version": VERSION, **sides, "old_as": old, "new_as": new})
 
     def place(self, found: Difference, counted: Summary) -> Iterator[str]:
         yield from super().place(found, counted)
@@ -258,7 +286,9 @@ class _Json(_Form):
             yield json.dumps({"change": "spared", **_address(name, prefix, place), **as_json("under", address)})
 
     def foot(self, whole: Summary, places: int, differing: int) -> Iterator[str]:
-        yield json.dumps({"domains": places, "differing": differing, "summary": whole.members()})
+        lowered = {"old": asdict(self._sides.before.lost), "new": asdict(self._sides.after.lost)}
+        numbers = {"domains": places, "differing": differing, "summary": whole.members()}
+        yield json.dumps({**numbers, "lowered": lowered})
 
 
 def _address(name: bytes, prefix: bool, place: bytes) -> dict[str, Any]:

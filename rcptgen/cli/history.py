@@ -16,7 +16,7 @@ from rcptgen.generations import Difference, History, differences, held_of
 from rcptgen.hooks import held_json, rollback_json
 from rcptgen.publish.generation import Meta
 from rcptgen.publish.history import Changes
-from rcptgen.rules.compare import Change, What
+from rcptgen.rules.change import Change, What
 from rcptgen.rules.shown import as_json, shown
 from rcptgen.targets.base import written
 

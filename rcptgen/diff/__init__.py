@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from rcptgen.diff.sides import NOWHERE, CompiledSide, HostSide, ListSide, Side, Told
-from rcptgen.rules.compare import Change, accepts, changes
-from rcptgen.rules.outcome import Outcome
+from rcptgen.diff.sides import CompiledSide, HostSide, ListSide, Side
+from rcptgen.diff.told import NOWHERE, Told, named
+from rcptgen.rules.change import Change, What
+from rcptgen.rules.compare import changes
+from rcptgen.rules.outcome import Outcome, accepts
 from rcptgen.rules.table import Table
+from rcptgen.targets.base import Target
 
-__all__ = ["NOWHERE", "CompiledSide", "Difference", "HostSide", "ListSide", "Side", "compare"]
+__all__ = ["NOWHERE", "CompiledSide", "Difference", "HostSide", "ListSide", "Side", "compare", "terms"]
 
 _NOTHING = Table({}, {})
 
@@ -29,17 +32,37 @@ class Difference:
     changes: Iterator[Change]
 
 
+def terms(side: Side, other: Side) -> Target | None:
+    """The target that `side` is lowered for before it is held against `other`; None: it is told as it is.
+
+    Rules are lowered for the format of a compiled file, and so is a file that states the
+    rules it was made from: what the other's format cannot say would be no difference.
+    """
+    own, through = side.target, other.target
+    if own is None or through is None:
+        return through
+    return through if own.remembers and own.name != through.name else None
+
+
 def compare(old: Side, new: Side, domain: bytes | None = None) -> Iterator[Difference]:
     """Every place of either side, ascending, or `domain` alone; also those where nothing changes.
 
-    Addresses without a domain are compared where both sides speak of any.
+    Each side is told in its `terms`.  Addresses without a domain are compared where both sides speak of any.
     """
-    for before, after in _pairs(old.told(new.target, domain), new.told(old.target, domain)):
+    hashed = next((one for one in (terms(old, new), terms(new, old)) if one is not None and one.hashed), None)
+    for before, after in _pairs(old.told(terms(old, new), domain), new.told(terms(new, old), domain)):
+        if hashed is not None:
+            before, after = named(hashed, before, after)
         one = before or after
         assert one is not None
         if one.place == NOWHERE and not (old.bare and new.bare):
             continue
         found = changes(before.table if before else _NOTHING, after.table if after else _NOTHING)
+        if before is not None and after is not None:
+            if not new.compiles:
+                found = _without_agreed(found, What.GAINED, before, after)
+            if not old.compiles:
+                found = _without_agreed(found, What.LOST, after, before)
         yield Difference(one.place, before is not None, after is not None, _explained(found, before, after))
 
 
@@ -58,6 +81,42 @@ def _pairs(old: Iterator[Told], new: Iterator[Told]) -> Iterator[tuple[Told | No
             before, after = next(old, None), next(new, None)
 
 
+def _without_agreed(found: Iterator[Change], what: What, file: Told, rules: Told) -> Iterator[Change]:
+    """The changes without those of `what` that both sides refuse: the rules in so many words, or by one further up.
+
+    A list or a file need not state a refusal that hides nothing.  Lowered, the one further up
+    may be lost, where a file made from all the rules refuses the name itself.
+    """
+    truth = rules.truth
+    if truth is None:
+        return found
+    return (
+        one
+        for one in found
+        if one.what is not what
+        or _own(rules.table, one) is not None
+        or not _refused(_own(file.table, one))
+        or accepts(_said(truth, one))
+    )
+
+
+def _own(table: Table, change: Change) -> Outcome | None:
+    """The rule of its own that a table has for what a change is about."""
+    return table.prefixes.get(change.name) if change.prefix else table.exactly(change.name)
+
+
+def _refused(outcome: Outcome | None) -> bool:
+    return outcome is not None and not outcome.accepted
+
+
+def _said(table: Table, change: Change) -> Outcome | None:
+    """What a table says of the name of a change, or of what its wildcard stands for."""
+    if not change.prefix:
+        return table.match(change.name)
+    covering = table.covering(change.name)
+    return None if covering is None else covering[1]
+
+
 def _explained(found: Iterator[Change], old: Told | None, new: Told | None) -> Iterator[Change]:
     """The changes with what is known beyond acceptance: kinds, reasons and files of the rules that were lowered."""
     before = None if old is None else old.truth
@@ -71,9 +130,5 @@ def _true(truth: Table | None, change: Change, outcome: Outcome | None) -> Outco
     """What the rules say where a format says `outcome`; the format's word, where it is wider than they are."""
     if truth is None:
         return outcome
-    if change.prefix:
-        covering = truth.covering(change.name)
-        known = covering[1] if covering is not None else None
-    else:
-        known = truth.match(change.name)
+    known = _said(truth, change)
     return known if accepts(known) == accepts(outcome) else outcome

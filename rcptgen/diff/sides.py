@@ -1,23 +1,18 @@
-"""What `diff` compares: a compiled file, a list of rules as text, or a host; each told domain by domain.
-
-Where rules are held against a compiled file, they are lowered for its format first: what the
-format cannot say would be no difference between the file and what is to be published.
-"""
+"""What `diff` compares: a compiled file, a list of rules as text, or a host; each told domain by domain."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Protocol
 
 from rcptgen.compiler import workers
 from rcptgen.config import Config
 from rcptgen.diff.lists import read
-from rcptgen.diff.spool import Spool, listed
-from rcptgen.errors import Shortage, SourceFailed
+from rcptgen.diff.spool import Spool
+from rcptgen.diff.told import NOWHERE, Lost, Told, lowering, spool_lines
+from rcptgen.errors import SourceFailed
 from rcptgen.host import Domain, Host
 from rcptgen.memory import Memory, remember
 from rcptgen.overlays import extra
@@ -28,36 +23,28 @@ from rcptgen.request import Output, target_for
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.shown import shown
 from rcptgen.rules.table import Table
-from rcptgen.targets.base import Line, Reader, Target
-
-NOWHERE = b""
-"""The place of addresses without a domain; that of all others is `@domain`."""
+from rcptgen.targets.base import Target
 
 STRETCH = 64
 AHEAD = 3
 
-_WITNESS = b"rcptgen-witness-no-such-name"
+_SOMEBODY = b"postmaster"
 _BARE = Outcome(Verdict.DELIVER, Kind.ALIAS, "always accepted without a domain")
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """The rules of one place; `truth` are those they were lowered from, which know kinds and files."""
-
-    place: bytes
-    table: Table
-    truth: Table | None = None
 
 
 class Side(Protocol):
     """One side of a comparison.
 
     `target`: what it is compiled for, None where it is rules.  `bare`: whether it speaks of
-    addresses without a domain; to be asked for once the first place has been told.
+    addresses without a domain; to be asked for once the first place has been told.  `lost`:
+    what the format that it was lowered for could not say; complete after the last place.
+    `compiles`: whether what it is lowered to is what the next compile publishes.
     """
 
     target: Target | None
     bare: bool
+    lost: Lost
+    compiles: bool
 
     def told(self, through: Target | None, domain: bytes | None) -> Iterator[Told]:
         """The rules of each place, or of `domain` alone, ascending by place; lowered for `through`, if any."""
@@ -67,23 +54,26 @@ class Side(Protocol):
 class CompiledSide:
     """A compiled file, read back by its target."""
 
+    compiles = False
+
     def __init__(self, path: bytes, target: Target) -> None:
         self.path = path
         self.target: Target | None = target
-        self.bare = True
+        self.bare = bool(target.bare([_SOMEBODY])[0])
+        self.lost = Lost()
 
     def told(self, through: Target | None, domain: bytes | None) -> Iterator[Told]:
-        """What the file accepts and refuses; it is never lowered.
+        """What the file accepts and refuses.
 
         Raises UsageTrouble where the target cannot read it, DamagedCdb where it breaks off.
         """
         assert self.target is not None
         reader = self.target.open(self.path)
         try:
-            with Spool() as spool:
-                _spool(reader, spool, domain)
+            with Spool() as spool, lowering(through, self.lost) as lowered:
+                spool_lines(reader, spool, domain)
                 for place, table in spool.tables():
-                    yield Told(place, table)
+                    yield lowered.told(place, table)
         finally:
             reader.close()
 
@@ -92,19 +82,21 @@ class ListSide:
     """A list of rules as text."""
 
     target: Target | None = None
+    compiles = False
 
     def __init__(self, lines: Iterable[bytes], called: str) -> None:
         self._lines, self._called = lines, called
         self.bare = False
+        self.lost = Lost()
 
     def told(self, through: Target | None, domain: bytes | None) -> Iterator[Told]:
         """What the list says.  Raises UsageTrouble for a line that is no rule."""
-        with Spool() as spool, tempfile.TemporaryFile() as scratch:
+        with Spool() as spool, lowering(through, self.lost) as lowered:
             read(self._lines, self._called, spool)
             for place, table in spool.tables():
                 self.bare |= place == NOWHERE
                 if domain is None or place == b"@" + domain:
-                    yield _lowered(place, table, through, scratch.fileno())
+                    yield lowered.told(place, table)
 
 
 class HostSide:
@@ -115,10 +107,11 @@ class HostSide:
     """
 
     target: Target | None = None
-    bare = True
+    bare = compiles = True
 
     def __init__(self, root: bytes, config: Config, state: bytes | None) -> None:
         self._root, self._config, self._state = root, config, state
+        self.lost = Lost()
         self.warnings: list[str] = []
         self.failed: list[str] = []
         """What could not be read, and why; complete after the last place."""
@@ -146,13 +139,13 @@ class HostSide:
                 prepended=memory.prepended,
                 overlays=extra(host, memory.lists.blob),
             )
-            scratch = stack.enter_context(tempfile.TemporaryFile()).fileno()
+            lowered = stack.enter_context(lowering(through, self.lost))
             domains = [one for one in policy.domains() if domain is None or one.name == domain]
             if domain is None:
                 bare = Table(dict.fromkeys(policy.bare_names(), _BARE), {})
-                yield _lowered(NOWHERE, bare, through, scratch)
+                yield lowered.told(NOWHERE, bare)
             for one in _ahead(host, domains):
-                yield _lowered(b"@" + one.name, policy.shape(one).table, through, scratch)
+                yield lowered.told(b"@" + one.name, policy.shape(one).table)
             self.failed = [
                 f"{shown(one.path)}: {one.reason}"
                 for one in host.units.unhealthy()
@@ -174,62 +167,3 @@ def _ahead(host: Host, domains: list[Domain]) -> Iterator[Domain]:
     for at in range(0, len(domains), STRETCH):
         host.ahead(domains[at + AHEAD * STRETCH : at + (AHEAD + 1) * STRETCH])
         yield from domains[at : at + STRETCH]
-
-
-def _lowered(place: bytes, table: Table, through: Target | None, scratch: int) -> Told:
-    """The rules of a place as the consumer of a file for `through` would find them there."""
-    if through is None:
-        return Told(place, table)
-    if place:
-        batches = through.lower(place[1:], table).batches
-    else:
-        batches = [through.bare([name for name, outcome in table.exact() if outcome.accepted])]
-    try:
-        os.ftruncate(scratch, 0)
-        os.lseek(scratch, 0, os.SEEK_SET)
-        writer = through.writer(scratch)
-        for keys, value in batches:
-            writer.put(keys, value)
-        writer.finish()
-        os.lseek(scratch, 0, os.SEEK_SET)
-    except OSError as error:
-        raise Shortage(f"a temporary file below {tempfile.gettempdir()} cannot be written: {error}") from error
-    reader = through.open(scratch)
-    try:
-        with Spool() as spool:
-            _spool(reader, spool, None)
-            return next(
-                (Told(place, found, table) for where, found in spool.tables() if where == place), _empty(place, table)
-            )
-    finally:
-        reader.close()
-
-
-def _empty(place: bytes, truth: Table) -> Told:
-    return Told(place, Table({}, {}), truth)
-
-
-def _spool(reader: Reader, spool: Spool, domain: bytes | None) -> None:
-    """Puts every rule of a compiled file into `spool`, or those of `domain` alone."""
-    accepts, refuses = listed(True), listed(False)
-    add = spool.add
-    wanted = None if domain is None else b"@" + domain
-    here, place, capitals = None, NOWHERE, False
-    for line in reader.lines():
-        if line.domain != here:
-            here = line.domain
-            place = NOWHERE if here is None else b"@" + here.lower()
-            capitals = here is not None and place[1:] != here
-        if wanted is not None and place != wanted:
-            continue
-        name = line.name.lower()
-        if (capitals or name != line.name) and not _found(reader, line):
-            continue
-        add(place, name, line.prefix, accepts if line.accepted else refuses)
-
-
-def _found(reader: Reader, line: Line) -> bool:
-    """Whether the consumer, asked in lower case, finds a rule that is written with capitals."""
-    name = line.name + (_WITNESS if line.prefix else b"")
-    address = name if line.domain is None else name + b"@" + line.domain
-    return reader.answer(address.lower()).accepted == line.accepted

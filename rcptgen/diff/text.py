@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from rcptgen.rules.compare import Below, Change, Summary, What
+from rcptgen.diff.told import Lost
+from rcptgen.rules.change import Below, Change, Summary, What
 from rcptgen.rules.outcome import Kind, Outcome
 from rcptgen.rules.shown import shown
 
@@ -93,6 +94,17 @@ def total(found: Summary, places: int, differing: int) -> str:
         for what, words in ((What.GAINED, "gained"), (What.LOST, "lost"), (What.CHANGED, "changed in kind"))
     )
     return f"{counts}; {differing} of {places} domains differ"
+
+
+def lowered(side: str, target: str, lost: Lost) -> str:
+    """What was lost when `side` (OLD, NEW) was lowered for `target`."""
+    numbers = [
+        (lost.widened, "rule", "widened"),
+        (lost.unsayable, "rule", "left out"),
+        (lost.left_out, "domain", "left out"),
+    ]
+    told = ", ".join(f"{count} {what}{'s' if count != 1 else ''} {how}" for count, what, how in numbers if count)
+    return f"{side} was compared as {target} can say it: {told}"
 
 
 def kinds(found: Summary) -> Iterator[str]:

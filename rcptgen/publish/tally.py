@@ -7,7 +7,8 @@ from heapq import nlargest
 
 from rcptgen.publish.guard import accepted_rules
 from rcptgen.publish.history import MOST_AFFECTED, Changes, DomainChange
-from rcptgen.rules.compare import What, changes, summary
+from rcptgen.rules.change import What, summary
+from rcptgen.rules.compare import changes
 from rcptgen.rules.table import Table
 
 EMPTY = Table({}, {})

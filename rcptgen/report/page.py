@@ -18,7 +18,7 @@ from rcptgen.report.census import COLUMNS, MOST_WILDCARDS, DomainRow
 from rcptgen.report.contents import Contents
 from rcptgen.report.plot import Plot, Point, plot
 from rcptgen.request import MOST_LISTED
-from rcptgen.rules.compare import Change, What
+from rcptgen.rules.change import Change, What
 from rcptgen.rules.outcome import Kind
 from rcptgen.rules.shown import safe, shown
 from rcptgen.targets.base import written

@@ -107,3 +107,8 @@ class Outcome(NamedTuple):
         if self.lines is not None:
             return self._replace(lines=None)
         return self if self.named_from < 0 else self._replace(named_from=self.named_from + size)
+
+
+def accepts(outcome: Outcome | None) -> bool:
+    """Whether what a table says is an acceptance."""
+    return outcome is not None and outcome.accepted

@@ -166,8 +166,15 @@ class Target(Protocol):
     remembers: bool
     """Whether a file states the rules it was made from, so that a later run may be compared with it."""
 
+    hashed: bool
+    """Whether a file has hashes for names."""
+
     def sayable(self, local: bytes, domain: bytes) -> bool:
         """Whether the bytes of an address can stand in the file at all."""
+        ...
+
+    def read_as(self, name: bytes) -> bytes:
+        """What a Line has for the name, or the prefix, `name`: the same, or its hash."""
         ...
 
     def lower(self, domain: bytes, table: Table) -> Lowered:

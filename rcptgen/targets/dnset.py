@@ -29,7 +29,7 @@ class Dnset(TextFormat):
 
     name = "dnset"
     says = Says(prefixes=Prefixes.BREAK, refuse_exact=True, refuse_prefix=True)
-    newlines = True
+    hashed = newlines = True
     bad_domain = DOMAIN
 
     def key(self, prefix: bytes, domain: bytes) -> bytes:
@@ -40,6 +40,10 @@ class Dnset(TextFormat):
         """HASH.domain."""
         end = b"." + domain
         return [_hash(name) + end for name in names]
+
+    def read_as(self, name: bytes) -> bytes:
+        """HASH; the whole domain has none."""
+        return _hash(name) if name else name
 
     def value(self, outcome: Outcome) -> bytes:
         """The address and the text of the answer."""

@@ -40,6 +40,7 @@ class Format(ABC):
     options: ClassVar[type[Options]] = Options
     says: Says
     remembers = False
+    hashed = False
     lone = False
     double_end = b""
     bad: re.Pattern[bytes] | None = None
@@ -106,6 +107,10 @@ class Format(ABC):
         if self.bad_domain is not None and self.bad_domain.search(domain):
             return False
         return spellable(self, local)
+
+    def read_as(self, name: bytes) -> bytes:
+        """The same."""
+        return name
 
     def lower(self, domain: bytes, table: Table) -> Lowered:
         """The records that say `table` for `domain`: accepting more where they must, never less."""

@@ -12,6 +12,9 @@ import pytest
 from hosts import Dir, Host, cdb_bytes
 from runs import PROGRAM, Names, Site, called, command, faults
 
+from rcptgen.compiler import Output, Request, compile_host
+from rcptgen.config import Config
+
 pytestmark = pytest.mark.root
 
 NAMES: Names = {
@@ -143,6 +146,78 @@ def test_a_target_may_be_named(site: Site) -> None:
     assert (done.status, done.out) == (2, "")
 
 
+LOSSY = {
+    **NAMES,
+    "~joe/.qmail-shop-default": "ann\n",
+    "~joe/.qmail-shop-spam": "|bouncesaying no\n",
+}
+
+
+def as_it_can_say(side: str, target: str, losses: str) -> str:
+    return f"rcptgen: {side} was compared as {target} can say it: {losses}\n"
+
+
+@pytest.mark.parametrize(
+    ("spelled", "losses"),
+    [
+        ("goodrcptto", "6 rules widened"),
+        ("goodrcptto,form=cdb", "6 rules widened"),
+        ("postfix-access,form=text", "4 rules widened"),
+        ("haraka", "14 rules widened"),
+        ("rcpt-map,domain=shop.example", "2 domains left out"),
+        ("sql", "6 rules widened, 3 domains left out"),
+    ],
+)
+def test_what_a_format_cannot_say_is_no_difference(tmp_path: Path, spelled: str, losses: str) -> None:
+    """Between its file and a host, a list or a file of the rules themselves; options stand behind the name.
+
+    (A file of rules has fewer to lose: refusals that refuse nothing do not stand in it.)
+    """
+    site = Site(tmp_path, LOSSY)
+    root, rules, whole = site.host.root, site.top / "rules", site.top / "whole.cdb"
+    assert site.run("compile", "-t", f"{spelled}={site.file}", "-t", f"rcptgen={whole}").status == 0
+    rules.write_text(site.run("list", "--json").out)
+    target = spelled.partition(",")[0]
+    for other in (root, rules, f"rcptgen={whole}"):
+        for side, pair in (("NEW", (f"{spelled}={site.file}", other)), ("OLD", (other, f"{spelled}={site.file}"))):
+            done = called("diff", *pair)
+            assert (done.status, done.out) == (0, "")
+            assert f"{side} was compared as {target} can say it: " in done.err
+            assert as_it_can_say(side, target, losses) in done.err or "rcptgen=" in str(other)
+            assert called("-q", "diff", *pair).err == ""
+
+
+def test_what_was_lost_is_told_in_json(tmp_path: Path) -> None:
+    site = Site(tmp_path, LOSSY)
+    site.run("compile", "-t", f"goodrcptto={site.file}")
+    done = called("diff", "--json", site.host.root, f"goodrcptto={site.file}")
+    head, foot = done.lines
+    assert (done.status, head["old_as"], head["new_as"]) == (0, "goodrcptto", None)
+    assert foot["lowered"]["old"] == {"widened": 6, "unsayable": 0, "left_out": 0}
+    assert foot["lowered"]["new"] == {"widened": 0, "unsayable": 0, "left_out": 0}
+    done = called("diff", "--stat", site.host.root, f"goodrcptto={site.file}")
+    assert done.err == as_it_can_say("OLD", "goodrcptto", "6 rules widened")
+
+
+def test_a_configured_output_is_compared_with_its_options_and_its_policy(tmp_path: Path) -> None:
+    """A domain that it leaves to another checker is no difference, and nothing that verify finds wrong."""
+    site = Site(tmp_path, LOSSY)
+    options = 'form = "text"\nwildcards = "drop-domain"\n'
+    conf = text(site.top / "c.toml", f'[[output]]\ntarget = "morevalidrcptto"\npath = "{site.file}"', options)
+    assert site.run("compile", "-t", f"morevalidrcptto,form=text={site.file}").status == 0
+    for word in (site.file, f"morevalidrcptto={site.file}"):
+        done = called("--config", conf, "diff", word, site.host.root)
+        assert done.status == 1  # it was published otherwise
+        assert "  - *@example.org" in done.out
+    output = Output("morevalidrcptto", bytes(site.file), wildcards="drop-domain", options={"form": "text"})
+    compile_host(site.host.root, Config(), Request((output,), force=True))
+    for word in (site.file, f"morevalidrcptto={site.file}"):
+        done = called("--config", conf, "diff", word, site.host.root)
+        assert (done.status, done.out) == (0, "")
+        assert "1 domain left out" in done.err
+    assert site.run("--config", conf, "verify", site.file).status == 0
+
+
 def test_keys_with_capitals_that_nobody_finds_are_no_rules(tmp_path: Path) -> None:
     """The patch asks in lower case."""
     old, new = tmp_path / "old.cdb", tmp_path / "new.cdb"
@@ -197,7 +272,8 @@ def test_json(changed: Site) -> None:
     done = called("diff", "--json", changed.file, changed.host.root)
     assert (done.status, done.err) == (1, "")
     head, _, new, lost, _, whole, spam, foot = done.lines
-    assert head == {"version": 1, "old": str(changed.file), "new": str(changed.host.root)}
+    sides = {"old": str(changed.file), "new": str(changed.host.root)}
+    assert head == {"version": 1, **sides, "old_as": None, "new_as": "validrcptto"}
     assert (new["change"], new["address"], new["domain"], new["name"], new["prefix"]) == (
         "gained",
         "ann-new@example.org",
@@ -210,6 +286,7 @@ def test_json(changed: Site) -> None:
     assert (whole["address"], whole["prefix"], whole["covers"]) == ("*@shop.example", True, 1)
     assert (spam["change"], spam["hides"]) == ("hidden", "*@shop.example")
     assert (foot["domains"], foot["differing"]) == (3, 2)
+    assert foot["lowered"] == {side: {"widened": 0, "unsayable": 0, "left_out": 0} for side in ("old", "new")}
     assert foot["summary"]["gained"] == {"addresses": 1, "wildcards": 2, "kinds": {"forward": 3}}
     numbers = called("diff", "--json", "--stat", changed.file, changed.host.root).lines
     assert [one.get("domain") for one in numbers[1:-1]] == ["example.org", "shop.example"]

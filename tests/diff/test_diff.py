@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import everytarget
-import inprocess
 import parts
 import pytest
 import randomhosts
@@ -30,7 +29,7 @@ from rcptgen.diff.spool import listed
 from rcptgen.host import Host
 from rcptgen.policy import Policy
 from rcptgen.request import target_for
-from rcptgen.rules.compare import Below, Change, What
+from rcptgen.rules.change import Below, Change, What
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome
 from rcptgen.rules.shown import as_json
@@ -144,11 +143,6 @@ def _printable(table: Table) -> tuple[list[tuple[bytes, Outcome]], list[tuple[by
 
 
 # --- hosts -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def _in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    inprocess.use(monkeypatch)
 
 
 pairs = st.tuples(randomhosts.hosts(), st.one_of(randomhosts.hosts(), st.none()))

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rcptgen.publish.guard import accepted_rules
 from rcptgen.publish.tally import unlike
-from rcptgen.rules.compare import Summary, What, changes, summary
+from rcptgen.rules.change import Summary, What, summary
+from rcptgen.rules.compare import changes
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table

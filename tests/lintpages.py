@@ -1,4 +1,4 @@
-"""The hosts that the pages of `rcptgen lint` describe, laid down."""
+"""The hosts that the pages of `rcptgen lint` and `rcptgen doctor` describe, laid down."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hosts import Dir, File, Host, Link, Thing, cdb_bytes, qmail_newu
 from rcptgen.lint.pages import common_host
 
 
-def lay(root: Path, example: str) -> Host:
-    """The host of an example (TOML, see rcptgen/lint/pages/host.toml) below `root`."""
-    table = {**common_host(), **tomllib.loads(example)}
+def lay(root: Path, example: str, common: str = "") -> Host:
+    """The host of an example below `root`; it stands on `common` (TOML), else on rcptgen/lint/pages/host.toml."""
+    table = {**(tomllib.loads(common) if common else common_host()), **tomllib.loads(example)}
     laid = Host(root, {name: _thing(name, what) for name, what in table.items()})
     for name, what in table.items():
         if isinstance(what, dict) and isinstance(what.get("mtime"), dt.datetime):

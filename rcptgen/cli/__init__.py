@@ -45,6 +45,7 @@ COMMANDS = {
     "rollback": "rollback",
     "resume": "resume",
     "lint": "lint",
+    "doctor": "doctor",
     "watch": "watch",
     "report": "report",
     "trigger": "trigger",

@@ -1,0 +1,222 @@
+"""OpenSMTPD, qpsmtpd, Haraka, Sendmail, Rspamd and rbldnsd: where their configuration names a list."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from rcptgen.doctor.chains import Launch
+from rcptgen.doctor.findings import ROOT, Lines, Seen, Use, Who
+from rcptgen.doctor.setup import HARAKA, OPENSMTPD, QPSMTPD, RBLDNSD, RSPAMD, SENDMAIL, Configured, quoted
+from rcptgen.doctor.sight import Sight
+from rcptgen.rules.shown import shown
+
+SMTPD_CONF = (b"/etc/smtpd.conf", b"/etc/mail/smtpd.conf", b"/etc/opensmtpd/smtpd.conf")
+QPSMTPD_HOMES = (
+    *(b"/etc/qpsmtpd", b"/var/qpsmtpd/config", b"/home/smtpd/qpsmtpd/config", b"/home/qpsmtpd/config"),
+    *(b"/usr/local/qpsmtpd/config", b"/opt/qpsmtpd/config", b"/var/lib/qpsmtpd/config"),
+)
+HARAKA_HOMES = (
+    b"/etc/haraka",
+    b"/var/haraka",
+    b"/srv/haraka",
+    b"/opt/haraka",
+    b"/usr/local/haraka",
+    b"/var/lib/haraka",
+)
+SENDMAIL_CF, ACCESS = b"/etc/mail/sendmail.cf", b"/etc/mail/access"
+MULTIMAP = (b"/etc/rspamd/local.d/multimap.conf", b"/etc/rspamd/override.d/multimap.conf")
+RBLDNSD_FILES = (b"/etc/default/rbldnsd", b"/etc/sysconfig/rbldnsd", b"/etc/conf.d/rbldnsd", b"/etc/rc.conf")
+
+
+class Others:
+    """What is to be said of them; each look adds to `seen`."""
+
+    def __init__(self, sight: Sight, outputs: Sequence[Configured]) -> None:
+        self._sight = sight
+        self._outputs = outputs
+        self.seen = Seen.nothing()
+
+    def look(self, launches: Sequence[Launch]) -> Seen:
+        """All of them."""
+        self._opensmtpd()
+        self._qpsmtpd(launches)
+        self._haraka()
+        self._sendmail()
+        self._rspamd()
+        self._rbldnsd(launches)
+        return self.seen
+
+    def _of(self, name: str) -> list[Configured]:
+        return [one for one in self._outputs if one.output.target == name]
+
+    def _use(self, server: str, kind: str, path: bytes, file: bytes, line: int, who: Who = ROOT) -> None:
+        self.seen.uses.append(Use(server, frozenset({kind}), os.path.normpath(path), file, line, who))
+
+    # -- OpenSMTPD ---------------------------------------------------------------------------
+
+    def _opensmtpd(self) -> None:
+        """`table NAME file:PATH`, and `match ... rcpt-to <NAME>`."""
+        file = next((one for one in SMTPD_CONF if self._sight.text(one) is not None), None)
+        if file is None:
+            return
+        self.seen.servers.add(OPENSMTPD)
+        tables: dict[bytes, tuple[bytes, int]] = {}
+        asked: set[bytes] = set()
+        for number, line in self._sight.lines(file):
+            words = line.partition(b"#")[0].replace(b'"', b"").split()
+            if words[:1] == [b"table"] and len(words) >= 3 and words[2].startswith((b"file:", b"/")):
+                tables[words[1]] = (words[2].removeprefix(b"file:"), number)
+            asked |= {after.strip(b"<>") for one, after in pairwise(words) if one == b"rcpt-to"}
+        lists = {one.path for one in self._of("opensmtpd")}
+        for name, (path, number) in tables.items():
+            if os.path.normpath(path) not in lists:
+                continue
+            if name in asked:
+                self._use(OPENSMTPD, "opensmtpd", path, file, number)
+            else:
+                rule = b'match from any for rcpt-to <%s> action "relay"' % name
+                self.seen.say("O101", f"no rule asks the table {shown(name)}", file, number, [Lines(file, "", (rule,))])
+                self.seen.told.add("opensmtpd")
+
+    # -- qpsmtpd -------------------------------------------------------------------------------
+
+    def _qpsmtpd(self, launches: Sequence[Launch]) -> None:
+        """config/plugins: a plugin and its arguments a line, asked in their order."""
+        started = [one for one in launches if os.path.basename(one.program).startswith(b"qpsmtpd")]
+        homes = [*QPSMTPD_HOMES, *(os.path.dirname(one.program) + b"/config" for one in started)]
+        usual = next((who for who in map(self._sight.account, (b"qpsmtpd", b"smtpd")) if who is not None), ROOT)
+        who = next((one.who for one in started if one.who is not None), usual)
+        for home in dict.fromkeys(homes):
+            file = home + b"/plugins"
+            if self._sight.text(file) is None:
+                continue
+            self.seen.servers.add(QPSMTPD)
+            behind = 0
+            for number, line in self._sight.lines(file):
+                words = line.split()
+                name = os.path.basename(words[0]).partition(b":")[0]
+                if name == b"rcpt_ok":
+                    behind = number
+                elif name in (b"check_goodrcptto", b"rcpt_regexp", b"rcpt_map"):
+                    self._plugin(name, words[1:], home, (file, number), who)
+                    if behind:
+                        text = f"{shown(words[0])} stands behind rcpt_ok (line {behind}), which accepts before"
+                        add = Lines(file, f"above line {behind}", (line,))
+                        self.seen.say("O102", text, file, number, [add])
+
+    def _plugin(self, name: bytes, arguments: list[bytes], home: bytes, place: tuple[bytes, int], who: Who) -> None:
+        given = dict(zip(arguments[::2], arguments[1::2], strict=False))
+        if name == b"rcpt_map":
+            self._use(QPSMTPD, "rcpt-map", given.get(b"file", b""), *place, who)
+            return
+        path = home + (b"/goodrcptto" if name == b"check_goodrcptto" else b"/rcpt_regexp")
+        kind = "goodrcptto-qpsmtpd" if name == b"check_goodrcptto" else "rcpt-regexp"
+        self._use(QPSMTPD, kind, path, *place, who)
+        for one in self._outputs:
+            wanted, here = str(one.output.options.get("extn", "")).encode(), given.get(b"extn", b"")
+            if one.kind == kind == "goodrcptto-qpsmtpd" and one.path == path and wanted != here:
+                text = f"extn is '{shown(here)}' here, and '{shown(wanted)}' in rcptgen.toml"
+                line = b"check_goodrcptto" + (b" extn " + wanted if wanted else b"")
+                add = Lines(place[0], f"in place of line {place[1]}", (line,))
+                self.seen.say("O103", text, *place, [add])
+
+    # -- Haraka --------------------------------------------------------------------------------
+
+    def _haraka(self) -> None:
+        """config/plugins with rcpt_to.in_host_list, which reads config/host_list_regex."""
+        for home in HARAKA_HOMES:
+            file = home + b"/config/plugins"
+            if self._sight.text(file) is None:
+                continue
+            self.seen.servers.add(HARAKA)
+            for number, line in self._sight.lines(file):
+                if line == b"rcpt_to.in_host_list":
+                    self._use(HARAKA, "haraka", home + b"/config/host_list_regex", file, number)
+
+    # -- Sendmail --------------------------------------------------------------------------------
+
+    def _sendmail(self) -> None:
+        """`Kaccess hash -T<TMPF> /etc/mail/access` in sendmail.cf; makemap builds access.db of the text."""
+        if self._sight.text(SENDMAIL_CF) is None:
+            return
+        self.seen.servers.add(SENDMAIL)
+        named = next((one for one in self._sight.lines(SENDMAIL_CF) if one[1].startswith(b"Kaccess ")), None)
+        for one in self._of("sendmail-access"):
+            if named is None:
+                text = "FEATURE(access_db) is not in it: the access map is never asked"
+                features = (b"FEATURE(`access_db')dnl", b"FEATURE(`blacklist_recipients')dnl")
+                self.seen.say("O104", text, SENDMAIL_CF, 0, [Lines(b"/etc/mail/sendmail.mc", "", features)])
+                self.seen.told.add("sendmail-access")
+                continue
+            database = named[1].split()[-1] + b".db"
+            made, text_ = self._sight.status(database), self._sight.status(one.path)
+            if text_ is not None and (made is None or made.mtime_ns < text_.mtime_ns):
+                what = "is not there" if made is None else f"is older than {shown(one.path)}"
+                command = b"makemap hash " + quoted(database.removesuffix(b".db")) + b" < " + quoted(one.path)
+                self.seen.say("O105", f"{shown(database)} {what}", SENDMAIL_CF, named[0], [Lines(b"", "", (command,))])
+            self._use(SENDMAIL, "sendmail-access", one.path, SENDMAIL_CF, named[0])
+
+    # -- Rspamd ----------------------------------------------------------------------------------
+
+    def _rspamd(self) -> None:
+        """Rules of multimap: `NAME { type = "rcpt"; filter = "email:addr"; map = "PATH"; }`."""
+        for file in MULTIMAP:
+            text = self._sight.text(file)
+            if text is None:
+                continue
+            self.seen.servers.add(RSPAMD)
+            filters: dict[bytes, dict[bytes, int]] = {}
+            for block in _BLOCK.finditer(text):
+                values = dict(_ASSIGNED.findall(block[2]))
+                path = os.path.normpath(values.get(b"map", b"").removeprefix(b"file://"))
+                if values.get(b"type") == b"rcpt":
+                    line = text.count(b"\n", 0, block.start(1)) + 1
+                    filters.setdefault(path, {})[values.get(b"filter", b"")] = line
+            for one in self._of("rspamd-map"):
+                found = filters.get(one.path, {})
+                for wanted, name in ((b"email:addr", b"RCPT_ADDRESS"), (b"email:domain", b"RCPT_DOMAIN")):
+                    if found and wanted not in found:
+                        rule = b'%s { type = "rcpt"; filter = "%s"; map = "%s"; score = 0; }' % (name, wanted, one.path)
+                        text_ = f"no rule asks {shown(one.path)} with the filter {wanted.decode()}"
+                        add = [Lines(file, "", (rule,))]
+                        self.seen.say("O106", text_, file, next(iter(found.values())), add)
+                if found:
+                    self._use(RSPAMD, "rspamd-map", one.path, file, next(iter(found.values())))
+
+    # -- rbldnsd ---------------------------------------------------------------------------------
+
+    def _rbldnsd(self, launches: Sequence[Launch]) -> None:
+        """`ZONE:dnset:FILE`; with -r the file is below another root, with -w relative to a directory."""
+        for file, number, text in self._command_lines(launches):
+            self.seen.servers.add(RBLDNSD)
+            root, working = (_value(pattern, text) for pattern in (_NEW_ROOT, _WORKING))
+            who = self._sight.account(_value(_AS, text) or b"rbldns") or ROOT
+            for path in _ZONE.findall(text):
+                for one in path.split(b","):
+                    below = os.path.join(b"/", working, one)
+                    self._use(RBLDNSD, "dnset", root.rstrip(b"/") + below, file, number, who)
+
+    def _command_lines(self, launches: Sequence[Launch]) -> Iterator[tuple[bytes, int, bytes]]:
+        for one in launches:
+            if os.path.basename(one.program) == b"rbldnsd":
+                yield one.file, one.line, b" ".join(one.arguments)
+        for file in RBLDNSD_FILES:
+            for number, line in self._sight.lines(file):
+                if not line.startswith(b"#") and b":dnset:" in line:
+                    yield file, number, line.replace(b'"', b" ").replace(b"'", b" ")
+
+
+_BLOCK = re.compile(rb"([A-Za-z0-9_]+)\s*\{([^{}]*)\}")
+_ASSIGNED = re.compile(rb"([a-z_]+)\s*=\s*\"?([^\";\n]*?)\"?\s*(?:;|\n|$)")
+_ZONE = re.compile(rb":dnset:(\S+)")
+_NEW_ROOT = re.compile(rb"(?:^|\s)-r\s*(\S+)")
+_WORKING = re.compile(rb"(?:^|\s)-w\s*(\S+)")
+_AS = re.compile(rb"(?:^|\s)-u\s*([^\s:]+)")
+
+
+def _value(pattern: re.Pattern[bytes], text: bytes) -> bytes:
+    found = pattern.search(text)
+    return b"" if found is None else found[1]

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from rcptgen.doctor.findings import Who
+from rcptgen.doctor.findings import ROOT, Who
 from rcptgen.doctor.sight import Sight
 from rcptgen.doctor.words import Word
 from rcptgen.rules.shown import shown
@@ -42,8 +42,9 @@ class Setting:
 class Launch:
     """A server as something starts it.
 
-    `style` is how variables are given there: shell, inetd, xinetd or systemd.  `unexported`
-    are variables of the script that the server does not get.  `directory` is the one of envdir.
+    `style` is how variables are given there: shell, execline, inetd, xinetd or systemd.
+    `unexported` are variables of the script that the server does not get.  `who` None: as
+    whoever starts it; `stranger` is an account that does not exist.  `directory` is envdir's.
     """
 
     file: bytes
@@ -54,6 +55,7 @@ class Launch:
     environment: dict[bytes, Setting] = field(default_factory=dict)
     unexported: Mapping[bytes, Setting] = field(default_factory=dict)
     who: Who | None = None
+    stranger: str = ""
     rules: bytes | None = None
     port: bytes = b""
     directory: bytes = b""
@@ -95,17 +97,19 @@ class Chain:
         self._at = 0
         self._found = replace(start, environment=dict(start.environment))
         self._user = self._group = b""
-        self._unknown = self._from_environment = False
+        self._unknown = False
         self.launch = self._run()
 
     def _run(self) -> Launch | None:
         steps: dict[bytes, Callable[[], None]] = {
             b"env": self._env,
+            b"export": self._export,
             b"envdir": self._envdir,
             b"s6-envdir": self._envdir,
             b"envuidgid": self._envuidgid,
-            b"setuidgid": self._setuidgid,
-            b"s6-setuidgid": self._setuidgid,
+            b"setuidgid": self._envuidgid,
+            b"s6-setuidgid": self._envuidgid,
+            b"s6-envuidgid": self._envuidgid,
             b"chpst": self._chpst,
             **dict.fromkeys(_LISTENERS, self._listener),
             b"sudo": self._sudo,
@@ -127,10 +131,10 @@ class Chain:
         found.program = program
         found.arguments = [one.text for one in self._words[self._at :]]
         if self._unknown:
-            usual = self._sight.account(b"qmaild", b"nofiles")
-            found.who = None if usual is None else replace(usual, sure=False)
+            found.who = replace(self._sight.account(b"qmaild", b"nofiles") or ROOT, sure=False)
         elif self._user:
-            found.who = self._sight.account(self._user, self._group) or Who(shown(self._user), None, sure=False)
+            found.who = self._sight.account(self._user, self._group)
+            found.stranger = shown(self._user) if found.who is None else ""
         return found
 
     # -- options ---------------------------------------------------------------------------------
@@ -181,6 +185,12 @@ class Chain:
     def _set(self, name: bytes, value: bytes | None) -> None:
         self._found.environment[name] = Setting(value, self._found.file, self._found.line)
 
+    def _export(self) -> None:
+        """execline's own: a name and a value."""
+        name, value = self._next(), self._next()
+        if self._found.style == "execline" and name is not None and value is not None:
+            self._set(name.text, value.text if value.known else None)
+
     def _envdir(self) -> None:
         word = self._next()
         if word is not None and word.known:
@@ -201,11 +211,7 @@ class Chain:
                 self._found.environment.pop(name, None)
 
     def _envuidgid(self) -> None:
-        word = self._next()
-        self._from_environment = True
-        self._become(word)
-
-    def _setuidgid(self) -> None:
+        # What it leaves to tcpserver -U is this account all the same.
         self._become(self._next())
 
     def _become(self, user: Word | None, group: Word | None = None) -> None:
@@ -230,6 +236,8 @@ class Chain:
 
     def _listener(self) -> None:
         options = self._options()
+        if self._named.startswith(b"s6-"):
+            options.pop(b"x", None)
         if b"u" in options or b"g" in options:
             self._become(options.get(b"u", Word(b"0")), options.get(b"g"))
         rules = options.get(b"x")

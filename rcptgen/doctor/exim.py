@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from rcptgen.doctor.findings import ROOT, Lines, Seen, Use, Who
 from rcptgen.doctor.setup import EXIM, Configured
@@ -21,7 +22,7 @@ ACCOUNTS = (b"Debian-exim", b"exim", b"mail")
 KINDS = {b"cdb*@": "exim,form=cdb", b"lsearch*@": "exim,form=text", b"nwildlsearch": "exim-wildlsearch"}
 WITHOUT_DOMAIN = {b"cdb": b"cdb*@", b"lsearch": b"lsearch*@", b"cdb*": b"cdb*@", b"lsearch*": b"lsearch*@"}
 
-_MACRO = re.compile(rb"^([A-Z][A-Za-z0-9_]*)\s*==?\s*(.*?)\s*$", re.MULTILINE)
+_MACRO = re.compile(rb"^([A-Z][A-Za-z0-9_]*)[ \t]*==?([^\n]*)", re.MULTILINE)
 _LOOKUP = re.compile(rb"\b((?:partial-)?[a-z]+(?:\*@|\*)?)\s*(?:\{\s*|;\s*)([^\s{};]+)")
 _LOWERED = (b"${lc:", b"match_address")
 _COMMENT = re.compile(rb"^[ \t]*#[^\n]*", re.MULTILINE)
@@ -38,7 +39,7 @@ def look(sight: Sight, outputs: Sequence[Configured]) -> Seen:
         seen.servers.add(EXIM)
         # As long as it was, so that places stay what they are.
         text = _COMMENT.sub(lambda match: b" " * len(match[0]), text)
-        macros: dict[bytes, bytes] = dict(_MACRO.findall(text))
+        macros = {name: value.strip() for name, value in _MACRO.findall(text)}
         for found in _LOOKUP.finditer(text):
             named = bytes(found[2])
             path = os.path.normpath(macros.get(named, named))
@@ -57,7 +58,8 @@ def _files(sight: Sight) -> Iterator[bytes]:
 def _account(sight: Sight, text: bytes) -> Who:
     named = re.search(rb"^\s*exim_user\s*=\s*(\S+)", text, re.MULTILINE)
     names = (named[1],) if named else ACCOUNTS
-    return next((who for who in map(sight.account, names) if who is not None), ROOT)
+    found = next((who for who in map(sight.account, names) if who is not None), ROOT)
+    return replace(found, sure=bool(named))
 
 
 def _judge(seen: Seen, one: Configured, found: re.Match[bytes], file: bytes, who: Who) -> None:

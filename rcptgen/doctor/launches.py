@@ -6,13 +6,16 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 
 from rcptgen.doctor.chains import SERVERS, Chain, Launch, Setting
 from rcptgen.doctor.sight import Sight
 from rcptgen.doctor.words import Command, Word, commands
 
-SUPERVISED = (b"/service", b"/etc/service", b"/var/service", b"/etc/sv", b"/var/qmail/supervise", b"/var/supervise")
+SUPERVISED = (
+    *(b"/service", b"/etc/service", b"/var/service", b"/run/service", b"/etc/sv", b"/etc/s6/sv", b"/etc/qmail"),
+    *(b"/var/qmail/supervise", b"/var/lib/qmail/supervise", b"/var/supervise", b"/var/lib/supervise"),
+)
 """Directories of services, each a directory with a run script (daemontools, runit, s6)."""
 
 BOOT = (b"/etc/init.d", b"/etc/rc.d/init.d", b"/etc/rc.d", b"/usr/local/etc/rc.d")
@@ -22,15 +25,12 @@ UNITS = (b"/etc/systemd/system", b"/usr/local/lib/systemd/system", b"/usr/lib/sy
 MOST_INCLUDED = 3
 """How deep scripts are followed that are read in with a dot, or stand in the place of a server."""
 
+LONGEST_VALUE = 4096
+"""Bytes of a variable; a longer one counts as not known, so that doubling it again and again comes to nothing."""
+
 _SPELLED = re.compile(rb"(?:^|[\s/\"'=])(?:" + SERVERS.pattern + rb")(?=[\s\"';&|]|$)", re.MULTILINE)
 _VARIABLE = re.compile(rb"([A-Za-z_][A-Za-z0-9_]*)(?:=(.*))?", re.DOTALL)
 _NUMBER_OF = re.compile(rb"\s*(?:/usr/bin/|/bin/)?id\s+(-[ug])\s+([A-Za-z0-9_.-]+)\s*")
-
-
-@dataclass(slots=True)
-class _Variable:
-    setting: Setting
-    exported: bool = False
 
 
 class Script:
@@ -39,8 +39,8 @@ class Script:
     def __init__(self, sight: Sight, path: bytes, start: Launch | None = None) -> None:
         self._sight = sight
         self._start = start or Launch(path, 0, "shell", b"")
-        given = self._start.environment.items()
-        self._variables = {name: _Variable(setting, exported=True) for name, setting in given}
+        self._variables = dict(self._start.environment)
+        self._exported = set(self._variables)
         self._all = False
         self.launches: list[Launch] = []
         self._read(path, 0)
@@ -49,12 +49,19 @@ class Script:
         text = self._sight.text(path)
         if text is None:
             return
-        for command in commands(text, self._value, self._substituted):
+        found = commands(text, self._value, self._substituted)
+        if b"execlineb" in text.partition(b"\n")[0]:
+            # One chain, whatever its lines are.
+            words = [word for command in found for word in command.words]
+            launch = Chain(self._sight, replace(self._start, file=path, line=1, style="execline"), words).launch
+            self.launches += [] if launch is None else [launch]
+            return
+        for command in found:
             self._take(command, path, depth)
 
     def _value(self, name: bytes) -> bytes | None:
         found = self._variables.get(name)
-        return None if found is None else found.setting.value
+        return None if found is None else found.value
 
     def _substituted(self, command: bytes) -> bytes | None:
         """What `id -u NAME` writes; nothing is known of other commands."""
@@ -82,6 +89,7 @@ class Script:
         elif first == b"unset":
             for word in words[1:]:
                 self._variables.pop(word.text, None)
+                self._exported.discard(word.text)
         elif first == b"set":
             self._all = any(word.text in (b"-a", b"-ae", b"-ea") for word in words[1:]) or self._all
         elif first in (b".", b"source"):
@@ -92,8 +100,11 @@ class Script:
             self._launch(words, before, path, command.line)
 
     def _assign(self, name: bytes, setting: Setting) -> None:
-        known = self._variables.get(name)
-        self._variables[name] = _Variable(setting, self._all or (known is not None and known.exported))
+        if setting.value is not None and len(setting.value) > LONGEST_VALUE:
+            setting = replace(setting, value=None)
+        self._variables[name] = setting
+        if self._all:
+            self._exported.add(name)
 
     def _export(self, words: list[Word], path: bytes, line: int) -> None:
         for word in words:
@@ -102,15 +113,14 @@ class Script:
                 continue
             if given[2] is not None:
                 self._assign(given[1], Setting(given[2] if word.known else None, path, line))
-            if given[1] in self._variables:
-                self._variables[given[1]].exported = True
+            self._exported.add(given[1])
 
     def _launch(self, words: list[Word], before: dict[bytes, Setting], path: bytes, line: int) -> None:
-        exported = {name: one.setting for name, one in self._variables.items() if one.exported}
-        kept = {name: one.setting for name, one in self._variables.items() if not one.exported}
-        start = self._start
-        begun = Launch(
-            path, line, "shell", b"", [], {**exported, **before}, kept, start.who, start.rules, start.port, b""
+        exported = {name: one for name, one in self._variables.items() if name in self._exported}
+        kept = {name: one for name, one in self._variables.items() if name not in self._exported}
+        given = {**exported, **before}
+        begun = replace(
+            self._start, file=path, line=line, style="shell", environment=given, unexported=kept, directory=b""
         )
         found = Chain(self._sight, begun, words).launch
         if found is not None:
@@ -169,7 +179,7 @@ def _inetd(sight: Sight) -> Iterator[Launch]:
                 yield found
 
 
-_XINETD = re.compile(rb"service\s+(\S+)\s*\{(.*?)\}", re.DOTALL)
+_XINETD = re.compile(rb"\bservice\s+(\S+)\s*\{([^{}]*)\}")
 
 
 def _xinetd(sight: Sight) -> Iterator[Launch]:
@@ -238,14 +248,14 @@ def _unit(sight: Sight, path: bytes, name: bytes) -> Iterator[Launch]:
 def _assignments(sight: Sight, file: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     """Keys and values of a unit's [Service] section; lines that end in a backslash go on."""
     inside = False
-    held = b""
+    held: list[bytes] = []
     begun = 0
     for number, line in enumerate((sight.text(file) or b"").split(b"\n"), 1):
         begun = begun if held else number
         if line.endswith(b"\\"):
-            held += line[:-1] + b" "
+            held.append(line[:-1])
             continue
-        whole, held = (held + line).strip(), b""
+        whole, held = b" ".join([*held, line]).strip(), []
         if whole.startswith(b"["):
             inside = whole == b"[Service]"
         elif inside and not whole.startswith((b"#", b";")) and b"=" in whole:

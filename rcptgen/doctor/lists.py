@@ -63,7 +63,8 @@ class Lists:
         named = f"{shown(output.path)} ({output.kind})"
         if use.kinds and output.kind not in use.kinds:
             wanted = " or ".join(sorted(use.kinds))
-            self._say("R103", f"{use.server} takes {wanted} here, and {named} is written", use)
+            add = [output_lines(one.partition(",")[0], output.path) for one in use.kinds if len(use.kinds) == 1]
+            self._say("R103", f"{use.server} takes {wanted} here, and {named} is written", use, add)
             return
         fault = self._file(use, output)
         if fault is None and use.who.identity is not None:

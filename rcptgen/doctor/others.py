@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from rcptgen.doctor.chains import Launch
@@ -52,6 +53,11 @@ class Others:
     def _of(self, name: str) -> list[Configured]:
         return [one for one in self._outputs if one.output.target == name]
 
+    def _account(self, *names: bytes) -> Who:
+        """The first of the usual accounts of a server that is there; which one it runs as is not looked at."""
+        found = (self._sight.account(name) for name in names)
+        return replace(next((who for who in found if who is not None), ROOT), sure=False)
+
     def _use(self, server: str, kind: str, path: bytes, file: bytes, line: int, who: Who = ROOT) -> None:
         self.seen.uses.append(Use(server, frozenset({kind}), os.path.normpath(path), file, line, who))
 
@@ -87,8 +93,7 @@ class Others:
         """config/plugins: a plugin and its arguments a line, asked in their order."""
         started = [one for one in launches if os.path.basename(one.program).startswith(b"qpsmtpd")]
         homes = [*QPSMTPD_HOMES, *(os.path.dirname(one.program) + b"/config" for one in started)]
-        usual = next((who for who in map(self._sight.account, (b"qpsmtpd", b"smtpd")) if who is not None), ROOT)
-        who = next((one.who for one in started if one.who is not None), usual)
+        who = next((one.who for one in started if one.who is not None), self._account(b"qpsmtpd", b"smtpd"))
         for home in dict.fromkeys(homes):
             file = home + b"/plugins"
             if self._sight.text(file) is None:
@@ -134,7 +139,8 @@ class Others:
             self.seen.servers.add(HARAKA)
             for number, line in self._sight.lines(file):
                 if line == b"rcpt_to.in_host_list":
-                    self._use(HARAKA, "haraka", home + b"/config/host_list_regex", file, number)
+                    who = self._account(b"haraka", b"Haraka")
+                    self._use(HARAKA, "haraka", home + b"/config/host_list_regex", file, number, who)
 
     # -- Sendmail --------------------------------------------------------------------------------
 
@@ -170,7 +176,7 @@ class Others:
             self.seen.servers.add(RSPAMD)
             filters: dict[bytes, dict[bytes, int]] = {}
             for block in _BLOCK.finditer(text):
-                values = dict(_ASSIGNED.findall(block[2]))
+                values = _values(block[2])
                 path = os.path.normpath(values.get(b"map", b"").removeprefix(b"file://"))
                 if values.get(b"type") == b"rcpt":
                     line = text.count(b"\n", 0, block.start(1)) + 1
@@ -184,7 +190,8 @@ class Others:
                         add = [Lines(file, "", (rule,))]
                         self.seen.say("O106", text_, file, next(iter(found.values())), add)
                 if found:
-                    self._use(RSPAMD, "rspamd-map", one.path, file, next(iter(found.values())))
+                    who = self._account(b"_rspamd", b"rspamd")
+                    self._use(RSPAMD, "rspamd-map", one.path, file, next(iter(found.values())), who)
 
     # -- rbldnsd ---------------------------------------------------------------------------------
 
@@ -193,7 +200,7 @@ class Others:
         for file, number, text in self._command_lines(launches):
             self.seen.servers.add(RBLDNSD)
             root, working = (_value(pattern, text) for pattern in (_NEW_ROOT, _WORKING))
-            who = self._sight.account(_value(_AS, text) or b"rbldns") or ROOT
+            who = self._sight.account(_value(_AS, text)) or self._account(b"rbldns", b"rbldnsd")
             for path in _ZONE.findall(text):
                 for one in path.split(b","):
                     below = os.path.join(b"/", working, one)
@@ -209,8 +216,7 @@ class Others:
                     yield file, number, line.replace(b'"', b" ").replace(b"'", b" ")
 
 
-_BLOCK = re.compile(rb"([A-Za-z0-9_]+)\s*\{([^{}]*)\}")
-_ASSIGNED = re.compile(rb"([a-z_]+)\s*=\s*\"?([^\";\n]*?)\"?\s*(?:;|\n|$)")
+_BLOCK = re.compile(rb"\b([A-Za-z0-9_]+)\s*\{([^{}]*)\}")
 _ZONE = re.compile(rb":dnset:(\S+)")
 _NEW_ROOT = re.compile(rb"(?:^|\s)-r\s*(\S+)")
 _WORKING = re.compile(rb"(?:^|\s)-w\s*(\S+)")
@@ -220,3 +226,9 @@ _AS = re.compile(rb"(?:^|\s)-u\s*([^\s:]+)")
 def _value(pattern: re.Pattern[bytes], text: bytes) -> bytes:
     found = pattern.search(text)
     return b"" if found is None else found[1]
+
+
+def _values(block: bytes) -> dict[bytes, bytes]:
+    """The settings of a block of Rspamd's, without quotes."""
+    pairs = (one.partition(b"=") for one in re.split(rb"[;\n]", block))
+    return {name.strip(): value.strip().strip(b'"') for name, equals, value in pairs if equals}

@@ -23,6 +23,8 @@ from rcptgen.rules.shown import shown
 HOME = b"/etc/postfix"
 MAIN, MASTER = HOME + b"/main.cf", HOME + b"/master.cf"
 MOST_EXPANSIONS = 8
+MOST_EXPANDED = 1 << 20
+"""Bytes that are put in for names in one value: parameters may double each other."""
 
 RECIPIENT_MAPS = (b"relay_recipient_maps", b"local_recipient_maps", b"virtual_mailbox_maps")
 RESTRICTIONS = (
@@ -43,7 +45,7 @@ MODULES = frozenset({b"cdb", b"pcre", b"lmdb"})
 """Types that Debian has in packages of their own."""
 
 _REFERENCE = re.compile(rb"\$(?:([A-Za-z0-9_]+)|\{([A-Za-z0-9_]+)\}|\(([A-Za-z0-9_]+)\))")
-_TABLE = re.compile(rb"(proxy:)?([a-z][a-z0-9_-]*):(/[^\s,{}]+)")
+_TABLE = re.compile(rb"(?<![a-z0-9_-])(proxy:)?([a-z][a-z0-9_-]*):(/[^\s,{}]+)")
 _DIVIDERS = re.compile(rb"[\s,]+")
 
 
@@ -77,16 +79,20 @@ class Service:
         """A parameter with others put in for their names; empty where it is not set."""
         found = self.parameters.get(name)
         text = b"" if found is None else found.value
+        left = MOST_EXPANDED
+
+        def referred(match: re.Match[bytes]) -> bytes:
+            nonlocal left
+            other = self.parameters.get(match[1] or match[2] or match[3])
+            left -= 0 if other is None else len(other.value)
+            return other.value if other is not None and left > 0 else b""
+
         for _ in range(MOST_EXPANSIONS):
-            expanded = _REFERENCE.sub(self._referred, text)
+            expanded = _REFERENCE.sub(referred, text)
             if expanded == text:
                 break
             text = expanded
         return text
-
-    def _referred(self, match: re.Match[bytes]) -> bytes:
-        found = self.parameters.get(match[1] or match[2] or match[3])
-        return b"" if found is None else found.value
 
     def tables(self, name: bytes) -> Iterator[Table]:
         """The tables that a parameter names, in their order."""
@@ -98,18 +104,19 @@ class Service:
 
 def logical_lines(sight: Sight, file: bytes) -> Iterator[tuple[int, bytes]]:
     """The lines of main.cf or master.cf, continued ones as one, with the number of their first."""
-    held, begun = b"", 0
+    held: list[bytes] = []
+    begun = 0
     for number, line in enumerate((sight.text(file) or b"").split(b"\n"), 1):
         if not line.strip() or line.lstrip().startswith(b"#"):
             continue
         if line[:1] in b" \t" and held:
-            held += b" " + line.strip()
+            held.append(line.strip())
             continue
         if held:
-            yield begun, held
-        held, begun = line.strip(), number
+            yield begun, b" ".join(held)
+        held, begun = [line.strip()], number
     if held:
-        yield begun, held
+        yield begun, b" ".join(held)
 
 
 def main_parameters(sight: Sight) -> dict[bytes, Parameter]:
@@ -136,12 +143,12 @@ def services(sight: Sight, parameters: dict[bytes, Parameter]) -> Iterator[Servi
         yield Service(words[0], own)
 
 
-_OVERRIDE = re.compile(rb"-o\s*(?:\{\s*([A-Za-z0-9_]+)\s*=\s*([^}]*?)\s*\}|([A-Za-z0-9_]+)=(\S*))")
+_OVERRIDE = re.compile(rb"-o\s*(?:\{\s*([A-Za-z0-9_]+)\s*=([^{}]*)\}|([A-Za-z0-9_]+)=(\S*))")
 
 
 def _overrides(text: bytes) -> Iterator[tuple[bytes, bytes]]:
     for match in _OVERRIDE.finditer(text):
-        yield (match[1], match[2]) if match[1] else (match[3], match[4])
+        yield (match[1], match[2].strip()) if match[1] else (match[3], match[4])
 
 
 def proxymap_is_jailed(sight: Sight) -> bool:

@@ -144,11 +144,10 @@ class Server:
             self._say("Q112", f"{shown(self.program)} knows no list of recipients and no check that rcptgen knows of")
 
     def _account(self) -> None:
-        who = self._launch.who
-        if who is not None and who.identity is None and not who.sure:
-            self._say("Q117", f"there is no account {who.name}: the server does not start")
-        elif who is not None and not who.sure:
-            self._say("Q118", f"its account is only known when the script runs: taken for {who.name}")
+        if self._launch.stranger:
+            self._say("Q117", f"there is no account {self._launch.stranger}: the server does not start")
+        elif not self.who.sure:
+            self._say("Q118", f"its account is only known when the script runs: taken for {self.who.name}")
 
     def _relaying(self) -> None:
         given = self._launch.environment.get(RELAY)
@@ -211,6 +210,9 @@ class Server:
                 for name, _, value in (one.partition(b"=") for one in settings)
             ]
             return Lines(b"", "", tuple(made))
+        if launch.style == "execline":
+            made = [b"export " + one.replace(b"=", b" ", 1) for one in settings]
+            return Lines(launch.file, "above the line that starts the server", tuple(made))
         if launch.style == "systemd":
             return Lines(launch.file, "in [Service]", tuple(b"Environment=" + one for one in settings))
         if launch.style == "xinetd":

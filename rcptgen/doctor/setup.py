@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from rcptgen.config import Config, Output
 from rcptgen.doctor.findings import Lines
+from rcptgen.rules.shown import shown
 from rcptgen.targets import target
 from rcptgen.targets.base import Target
 
@@ -165,8 +166,13 @@ def quoted(path: bytes) -> bytes:
     return os.fsencode(shlex.quote(os.fsdecode(path)))
 
 
+def toml_text(text: bytes) -> bytes:
+    """`text` as a string of TOML, which is UTF-8."""
+    plain = shown(text).encode()
+    return b'"' + plain.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
 def output_lines(name: str, path: bytes) -> Lines:
     """The section of the configuration that writes a list of target `name` to `path`."""
-    quoted = path.decode("utf-8", "backslashreplace").replace("\\", "\\\\").replace('"', '\\"').encode()
-    section = (b"[[output]]", b'target = "' + name.encode() + b'"', b'path = "' + quoted + b'"')
+    section = (b"[[output]]", b"target = " + toml_text(name.encode()), b"path = " + toml_text(path))
     return Lines(b"/etc/rcptgen.toml", "", section)

@@ -21,11 +21,13 @@ from rcptgen.source.tree import (
     Regular,
     SourceTree,
     Status,
-    TooLarge,
 )
 
 LARGEST_TEXT = 1 << 20
 """Bytes of a script or a configuration file; what is larger is none."""
+
+LARGEST_KEPT = 1 << 16
+"""Bytes of a text that is not read again when it is asked for again."""
 
 LARGEST_PROGRAM = 256 << 20
 """Bytes of a program that are gone through for its strings."""
@@ -35,6 +37,7 @@ MOST_NAMES = 5000
 
 _CHUNK = 1 << 20
 _LONGEST_STRING = 256
+_MOST_DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,14 @@ class Sight:
 
     def text(self, path: bytes) -> bytes | None:
         """The content of a small regular file; None where there is none."""
-        if path not in self._texts:
-            found = self._tree.read(path, limit=LARGEST_TEXT)
-            self._note(path, found)
-            self._texts[path] = found.data if isinstance(found, Regular) else None
-        return self._texts[path]
+        if path in self._texts:
+            return self._texts[path]
+        found = self._tree.read(path, limit=LARGEST_TEXT)
+        self._note(path, found)
+        data = found.data if isinstance(found, Regular) else None
+        if data is None or len(data) <= LARGEST_KEPT:
+            self._texts[path] = data
+        return data
 
     def lines(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         """The lines of a small regular file that are not blank, without blanks at either end, numbered from 1."""
@@ -161,13 +167,15 @@ class Sight:
     def account(self, name: bytes, group: bytes = b"") -> Who | None:
         """The account called `name` with its own group or another, or by their numbers; None where there is none."""
         found = self.accounts.get(name)
-        if found is None and not name.isdigit():
+        number = _number(name)
+        if found is None and number is None:
             return None
-        uid = int(name) if found is None else found.uid
+        uid = found.uid if found is not None else number or 0
         gid = found.gid if found is not None else uid
         if group:
-            number = int(group) if group.isdigit() else self.accounts.group(group)
-            gid = gid if number is None else number
+            numbered = _number(group)
+            named = self.accounts.group(group) if numbered is None else numbered
+            gid = gid if named is None else named
         if found is not None:
             self._called[uid] = shown(name)
         return Who(self._called.get(uid, f"uid {uid}"), Identity(uid, gid)) if uid else ROOT
@@ -176,5 +184,8 @@ class Sight:
         """Remembers what could not be looked at; that nothing is there is an answer."""
         if isinstance(found, Refused | FailedForNow):
             self.failed[path] = os.strerror(found.errno)
-        elif isinstance(found, TooLarge):
-            self.failed[path] = f"larger than {LARGEST_TEXT} bytes"
+
+
+def _number(text: bytes) -> int | None:
+    """A uid or gid as digits; None for what is none."""
+    return int(text) if text.isdigit() and len(text) <= _MOST_DIGITS else None

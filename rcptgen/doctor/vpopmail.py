@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rcptgen.config import Vpopmail
 from rcptgen.doctor.findings import Lines, Seen
+from rcptgen.doctor.setup import toml_text
 from rcptgen.doctor.sight import Sight
 from rcptgen.rules.shown import shown
 from rcptgen.vpopmail.settings import FILES
@@ -59,7 +60,7 @@ class Build:
         account = self._sight.accounts.get(b"vpopmail")
         if account is not None and account.home.rstrip(b"/") != self._home and self._is_home(account.home.rstrip(b"/")):
             text = f"vpopmail's home is {shown(account.home)}, and [vpopmail] directory is {shown(self._home)}"
-            line = b'directory = "' + account.home + b'"'
+            line = b"directory = " + toml_text(account.home)
             add = Lines(b"/etc/rcptgen.toml", "in [vpopmail]", (line,))
             seen.say("B106", text, self._sight.accounts.file, account.line, [add])
             self._home = account.home.rstrip(b"/")

@@ -190,5 +190,7 @@ class _Scanner:
 
     @staticmethod
     def _add(word: Word, value: bytes | None, written: bytes) -> None:
+        if len(word.text) > LONGEST:
+            value = None
         word.known = word.known and value is not None
         word.text += written if value is None else value

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from rcptgen.doctor.findings import Finding, Lines, Seen, Use
-from rcptgen.doctor.setup import Configured, lines_for, output_lines, quoted
+from rcptgen.doctor.setup import TAKES, Configured, lines_for, output_lines, quoted
 from rcptgen.doctor.sight import Sight
 from rcptgen.errors import RcptgenError
 from rcptgen.generations import History
@@ -38,7 +38,7 @@ class Lists:
         used = {output.path for _, output in pairs if output is not None}
         for output in self._outputs:
             if output.path not in used:
-                self._unused(output)
+                self._unused(output, others=bool(used))
         self._strangers(used)
         return self._seen.findings
 
@@ -144,19 +144,24 @@ class Lists:
 
     # -- lists that are not ------------------------------------------------------------------
 
-    def _unused(self, output: Configured) -> None:
+    def _unused(self, output: Configured, *, others: bool) -> None:
+        """A list that no server uses; `others`: some other list is used."""
         if output.kind in self._seen.told:
             return
         named = f"the list {shown(output.path)} ({output.kind})"
+        here = sorted(self._seen.servers)
         if not output.server:
             self._seen.say("R102", f"{named} is for programs that cannot be seen from here", output.path)
             return
         lines = lines_for(output)
         add = [] if lines is None else [lines]
-        if output.server in self._seen.servers:
+        if output.server in here:
             self._seen.say("R101", f"{output.server} is here, and does not use {named}", output.path, 0, add)
-        elif self._seen.servers:
+        elif others:
             self._seen.say("R102", f"{named} is for {output.server}, which is not to be seen here", output.path, 0, add)
+        elif here:
+            text = f"{named} is for {output.server}, and here is {' and '.join(here)}"
+            self._seen.say("R101", text, output.path, 0, [output_lines(*TAKES[one]) for one in here])
         else:
             self._seen.say("R101", f"no SMTP server that uses {named} is to be seen here", output.path, 0, add)
 

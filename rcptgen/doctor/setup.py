@@ -106,6 +106,23 @@ SETUPS: dict[str, Setup] = {
 """By the kind of a list.  The other kinds (text, csv, json ...) are for people and programs of their own."""
 
 
+TAKES: dict[str, tuple[str, bytes]] = {
+    QMAIL: ("validrcptto", b"/var/qmail/control/validrcptto.cdb"),
+    SAGREDO: ("morevalidrcptto", b"/var/qmail/control/morevalidrcptto.cdb"),
+    SQMAIL: ("sqmail", b"/var/qmail/users/recipients.cdb"),
+    GOODRCPTTO: ("goodrcptto", b"/var/qmail/control/goodrcptto"),
+    POSTFIX: ("postfix-access", b"/etc/postfix/rcpt.cdb"),
+    EXIM: ("exim", b"/etc/exim4/rcpt.cdb"),
+    OPENSMTPD: ("opensmtpd", b"/etc/mail/rcpts"),
+    SENDMAIL: ("sendmail-access", b"/etc/mail/rcpts"),
+    QPSMTPD: ("rcpt-regexp", b"/etc/qpsmtpd/rcpt_regexp"),
+    HARAKA: ("haraka", b"/etc/haraka/config/host_list_regex"),
+    RSPAMD: ("rspamd-map", b"/etc/rspamd/rcpts.map"),
+    RBLDNSD: ("dnset", b"/var/lib/rbldns/rcpt"),
+}
+"""The target that suits each server best, and a usual path."""
+
+
 @dataclass(frozen=True, slots=True)
 class Configured:
     """An output of the configuration; `kind` is its target, with the form where it has several."""

@@ -9,19 +9,17 @@ from collections.abc import Iterable
 import click
 
 from rcptgen.cli import Globals, safe
+from rcptgen.cli.codes import EXPLAIN, head_line, page_of, show_page
 from rcptgen.doctor import Diagnosis, Finding, Lines, Page, Severity, common_text, doctor, pages
 from rcptgen.errors import UsageTrouble
 from rcptgen.rules.shown import as_json, shown
 
 _COLOURS = {Severity.OK: "green", Severity.HINT: "cyan", Severity.PROBLEM: "red"}
-_STAND = "Both examples stand on this host, and name what is different from it:"
 
 
 @click.command("doctor")
 @click.option("--json", "as_object", is_flag=True, help="One JSON object.")
-@click.option(
-    "--explain", metavar="CODE", help="Show the page of a code, with a bad and a good example, and nothing else."
-)
+@EXPLAIN
 @click.pass_obj
 def command(given: Globals, as_object: bool, explain: str | None) -> int:
     """Say how the SMTP servers here are set up to use the lists, what is missing, and the exact lines to add.
@@ -31,10 +29,7 @@ def command(given: Globals, as_object: bool, explain: str | None) -> int:
     """
     known = pages()
     if explain is not None:
-        page = known.get(explain.upper())
-        if page is None:
-            raise click.UsageError(f"{safe(explain)} is no code; docs/doctor.md lists them: {', '.join(known)}")
-        click.echo(f"{page.text}\n{_STAND}\n\n```toml\n{common_text()}```")
+        show_page(page_of(explain, known, "docs/doctor.md"), common_text())
         return 0
     given.need_root()
     found = doctor(given.root, given.config(), given.state())
@@ -90,9 +85,7 @@ def _as_text(findings: Iterable[Finding], known: dict[str, Page], *, quiet: bool
         page = known[one.code]
         if quiet and page.severity is not Severity.PROBLEM:
             continue
-        place = f"{shown(one.file)}:{one.line}" if one.line else shown(one.file)
-        head = click.style(f"{page.severity} {one.code}", fg=_COLOURS[page.severity])
-        click.echo(f"{place}: {head}: {one.text}")
+        click.echo(head_line(one.file, one.line, page, _COLOURS[page.severity], one.text))
         if page.severity is not Severity.OK:
             click.echo(f"    {page.advice}")
         for lines in one.add:

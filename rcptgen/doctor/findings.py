@@ -96,19 +96,20 @@ class Use:
 class Seen:
     """What a look at one sort of server came to.
 
-    `servers` are those that are there, by the name under which `setup` knows them.  `told`
-    are the kinds of list for which a finding has already said what to add.
+    `servers` are those that are there, by the name under which `setup` knows them, each with
+    the file that its lines belong into (empty: not known).  `told` are the kinds of list for
+    which a finding has already said what to add.
     """
 
     uses: list[Use]
     findings: list[Finding]
-    servers: set[str]
+    servers: dict[str, bytes]
     told: set[str]
 
     @classmethod
     def nothing(cls) -> Seen:
         """Nothing, to be added to."""
-        return cls([], [], set(), set())
+        return cls([], [], {}, set())
 
     def say(self, code: str, text: str, file: bytes, line: int = 0, add: Iterable[Lines] = ()) -> None:
         """One finding more."""
@@ -118,5 +119,5 @@ class Seen:
         """All of another look, behind what is here."""
         self.uses += other.uses
         self.findings += other.findings
-        self.servers |= other.servers
+        self.servers = {**other.servers, **self.servers}
         self.told |= other.told

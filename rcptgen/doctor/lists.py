@@ -153,11 +153,11 @@ class Lists:
         if not output.server:
             self._seen.say("R102", f"{named} is for programs that cannot be seen from here", output.path)
             return
-        lines = lines_for(output)
+        lines = lines_for(output, self._seen.servers.get(output.server, b""))
         add = [] if lines is None else [lines]
         if output.server in here:
             self._seen.say("R101", f"{output.server} is here, and does not use {named}", output.path, 0, add)
-        elif others:
+        elif others or any(one.server in here for one in self._outputs):
             self._seen.say("R102", f"{named} is for {output.server}, which is not to be seen here", output.path, 0, add)
         elif here:
             text = f"{named} is for {output.server}, and here is {' and '.join(here)}"

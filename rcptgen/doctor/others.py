@@ -28,6 +28,7 @@ HARAKA_HOMES = (
     b"/var/lib/haraka",
 )
 SENDMAIL_CF, ACCESS = b"/etc/mail/sendmail.cf", b"/etc/mail/access"
+RSPAMD_CONF = b"/etc/rspamd/rspamd.conf"
 MULTIMAP = (b"/etc/rspamd/local.d/multimap.conf", b"/etc/rspamd/override.d/multimap.conf")
 RBLDNSD_FILES = (b"/etc/default/rbldnsd", b"/etc/sysconfig/rbldnsd", b"/etc/conf.d/rbldnsd", b"/etc/rc.conf")
 
@@ -68,7 +69,7 @@ class Others:
         file = next((one for one in SMTPD_CONF if self._sight.text(one) is not None), None)
         if file is None:
             return
-        self.seen.servers.add(OPENSMTPD)
+        self.seen.servers[OPENSMTPD] = file
         tables: dict[bytes, tuple[bytes, int]] = {}
         asked: set[bytes] = set()
         for number, line in self._sight.lines(file):
@@ -98,7 +99,7 @@ class Others:
             file = home + b"/plugins"
             if self._sight.text(file) is None:
                 continue
-            self.seen.servers.add(QPSMTPD)
+            self.seen.servers.setdefault(QPSMTPD, file)
             behind = 0
             for number, line in self._sight.lines(file):
                 words = line.split()
@@ -136,7 +137,7 @@ class Others:
             file = home + b"/config/plugins"
             if self._sight.text(file) is None:
                 continue
-            self.seen.servers.add(HARAKA)
+            self.seen.servers.setdefault(HARAKA, file)
             for number, line in self._sight.lines(file):
                 if line == b"rcpt_to.in_host_list":
                     who = self._account(b"haraka", b"Haraka")
@@ -148,7 +149,7 @@ class Others:
         """`Kaccess hash -T<TMPF> /etc/mail/access` in sendmail.cf; makemap builds access.db of the text."""
         if self._sight.text(SENDMAIL_CF) is None:
             return
-        self.seen.servers.add(SENDMAIL)
+        self.seen.servers[SENDMAIL] = SENDMAIL_CF
         named = next((one for one in self._sight.lines(SENDMAIL_CF) if one[1].startswith(b"Kaccess ")), None)
         for one in self._of("sendmail-access"):
             if named is None:
@@ -158,22 +159,23 @@ class Others:
                 self.seen.told.add("sendmail-access")
                 continue
             database = named[1].split()[-1] + b".db"
-            made, text_ = self._sight.status(database), self._sight.status(one.path)
-            if text_ is not None and (made is None or made.mtime_ns < text_.mtime_ns):
-                what = "is not there" if made is None else f"is older than {shown(one.path)}"
+            lag = self._sight.lag(database, one.path)
+            if lag:
                 command = b"makemap hash " + quoted(database.removesuffix(b".db")) + b" < " + quoted(one.path)
-                self.seen.say("O105", f"{shown(database)} {what}", SENDMAIL_CF, named[0], [Lines(b"", "", (command,))])
+                self.seen.say("O105", lag, SENDMAIL_CF, named[0], [Lines(b"", "", (command,))])
             self._use(SENDMAIL, "sendmail-access", one.path, SENDMAIL_CF, named[0])
 
     # -- Rspamd ----------------------------------------------------------------------------------
 
     def _rspamd(self) -> None:
         """Rules of multimap: `NAME { type = "rcpt"; filter = "email:addr"; map = "PATH"; }`."""
+        if self._sight.status(RSPAMD_CONF) is not None:
+            self.seen.servers[RSPAMD] = MULTIMAP[0]
         for file in MULTIMAP:
             text = self._sight.text(file)
             if text is None:
                 continue
-            self.seen.servers.add(RSPAMD)
+            self.seen.servers[RSPAMD] = file
             filters: dict[bytes, dict[bytes, int]] = {}
             for block in _BLOCK.finditer(text):
                 values = _values(block[2])
@@ -198,7 +200,7 @@ class Others:
     def _rbldnsd(self, launches: Sequence[Launch]) -> None:
         """`ZONE:dnset:FILE`; with -r the file is below another root, with -w relative to a directory."""
         for file, number, text in self._command_lines(launches):
-            self.seen.servers.add(RBLDNSD)
+            self.seen.servers[RBLDNSD] = file
             root, working = (_value(pattern, text) for pattern in (_NEW_ROOT, _WORKING))
             who = self._sight.account(_value(_AS, text)) or self._account(b"rbldns", b"rbldnsd")
             for path in _ZONE.findall(text):
@@ -211,12 +213,15 @@ class Others:
             if os.path.basename(one.program) == b"rbldnsd":
                 yield one.file, one.line, b" ".join(one.arguments)
         for file in RBLDNSD_FILES:
-            for number, line in self._sight.lines(file):
-                if not line.startswith(b"#") and b":dnset:" in line:
-                    yield file, number, line.replace(b'"', b" ").replace(b"'", b" ")
+            text = re.sub(rb"^[ \t]*#[^\n]*", b"", self._sight.text(file) or b"", flags=re.MULTILINE)
+            for match in _CONTINUED.finditer(text):
+                line = match[0].replace(b"\\\n", b" ").replace(b'"', b" ").replace(b"'", b" ")
+                if b":dnset:" in line:
+                    yield file, text.count(b"\n", 0, match.start()) + 1, line
 
 
 _BLOCK = re.compile(rb"\b([A-Za-z0-9_]+)\s*\{([^{}]*)\}")
+_CONTINUED = re.compile(rb"(?:[^\n\\]|\\\n|\\)+")
 _ZONE = re.compile(rb":dnset:(\S+)")
 _NEW_ROOT = re.compile(rb"(?:^|\s)-r\s*(\S+)")
 _WORKING = re.compile(rb"(?:^|\s)-w\s*(\S+)")

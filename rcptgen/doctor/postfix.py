@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rcptgen.doctor.findings import ROOT, Lines, Seen, Use
-from rcptgen.doctor.setup import POSTFIX, Configured
+from rcptgen.doctor.setup import POSTFIX, Configured, quoted
 from rcptgen.doctor.sight import Sight
 from rcptgen.rules.shown import shown
 
@@ -172,7 +172,7 @@ class Postfix:
         """Everything; nothing where there is no main.cf."""
         if self._sight.text(MAIN) is None:
             return self._seen
-        self._seen.servers.add(POSTFIX)
+        self._seen.servers[POSTFIX] = MAIN
         parameters = main_parameters(self._sight)
         found = [*services(self._sight, parameters)] or [Service(b"smtp", parameters)]
         said: set[tuple[bytes, int, bytes]] = set()
@@ -243,12 +243,11 @@ class Postfix:
 
     def _built(self, table: Table, opened: bytes, written: bytes) -> None:
         """A table that postmap makes of a list's text: it must be as new as that."""
-        made, text = self._sight.status(opened), self._sight.status(written)
         place = (table.parameter.file, table.parameter.line)
-        command = Lines(b"", "", (b"postmap " + table.type + b":" + written,))
-        if text is not None and (made is None or made.mtime_ns < text.mtime_ns):
-            what = "is not there" if made is None else f"is older than {shown(written)}"
-            self._seen.say("P109", f"{shown(opened)} {what}", *place, [command])
+        lag = self._sight.lag(opened, written)
+        if lag:
+            command = Lines(b"", "", (b"postmap " + table.type + b":" + quoted(written),))
+            self._seen.say("P109", lag, *place, [command])
         self._seen.uses.append(Use(POSTFIX, frozenset(), written, *place, ROOT))
 
     def _module(self, table: Table) -> None:

@@ -157,7 +157,7 @@ class Server:
     # -- validrcptto.cdb -------------------------------------------------------------------------
 
     def _validrcptto(self) -> None:
-        self._seen.servers.add(QMAIL)
+        self._seen.servers[QMAIL] = self._launch.file
         given = self._launch.environment.get(CDB)
         by_rule = [] if self._rules is None else [one for one in self._rules.rules.values() if one.environment.get(CDB)]
         for rule in by_rule:
@@ -235,7 +235,7 @@ class Server:
     # -- other lists ---------------------------------------------------------------------------
 
     def _use(self, server: str, kind: str, path: bytes, at: Setting | None = None, *, needed: bool = True) -> None:
-        self._seen.servers.add(server)
+        self._seen.servers[server] = self._launch.file
         path = os.path.normpath(os.path.join(self._sight.qmail, path))
         place = (self._launch.file, self._launch.line) if at is None else (at.file, at.line)
         self._seen.uses.append(Use(server, frozenset({kind}), path, *place, self.who, needed))
@@ -260,7 +260,7 @@ class Server:
         self._use(GOODRCPTTO, "goodrcptto,form=cdb", b"control/goodrcptto.cdb", needed=False)
 
     def _recipients(self) -> None:
-        self._seen.servers.add(SQMAIL)
+        self._seen.servers[SQMAIL] = self._sight.qmail + b"/control/recipients"
         written = next((one for one in self._servers.outputs if one.kind == "sqmail"), None)
         for path, number in routing(self._sight, self._seen, written):
             self._use(SQMAIL, "sqmail", path, Setting(path, self._sight.qmail + b"/control/recipients", number))

@@ -156,14 +156,17 @@ def configured(config: Config) -> list[Configured]:
     return found
 
 
-def lines_for(one: Configured, file: bytes = b"", where: str = "") -> Lines | None:
-    """What a server needs to use a list, into `file` where its own is not the one that is meant; None: nothing."""
+def lines_for(one: Configured, file: bytes = b"") -> Lines | None:
+    """What a server needs to use a list, where its own lines go into `file`; None: it needs nothing.
+
+    Commands stay commands.
+    """
     found = SETUPS.get(one.kind)
     if found is None or not found.lines:
         return None
     domain = str(one.output.options.get("domain", "")).encode()
     text = [_filled(line, one.path, domain) for line in found.lines]
-    return Lines(file or found.file, where or found.where, tuple(text))
+    return Lines((file if found.file or found.where else b"") or found.file, found.where, tuple(text))
 
 
 def _filled(line: bytes, path: bytes, domain: bytes) -> bytes:

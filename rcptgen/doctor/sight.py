@@ -151,6 +151,13 @@ class Sight:
             os.close(descriptor)
         return found
 
+    def lag(self, made: bytes, source: bytes) -> str:
+        """How a file that is made of another one lags behind it, in words; empty where it does not."""
+        new, old = self.status(source), self.status(made)
+        if new is None or (old is not None and old.mtime_ns >= new.mtime_ns):
+            return ""
+        return f"{shown(made)} " + ("is not there" if old is None else f"is older than {shown(source)}")
+
     def barrier(self, path: bytes, who: Who, wanted: int = os.R_OK) -> Barrier | None:
         """What keeps `who` from having R_OK or X_OK of a file that is there; None where nothing does."""
         if who.identity is None or not who.identity.uid:

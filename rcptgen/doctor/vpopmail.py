@@ -1,9 +1,12 @@
 """How vpopmail was built, as far as its files betray it, beside `[vpopmail]` of the configuration.
 
-include/vpopmail_config.h    what configure has settled: USE_MYSQL, VALIAS, MANY_DOMAINS, QMAIL_EXT ...
-etc/lib_deps                 the libraries that programs are linked with
-bin/vdelivermail             its statements for the database, and files that it names
-etc/vpopmail.mysql, .pgsql   a hint only: such a file may have been left behind
+    include/vpopmail_config.h    what configure has settled: USE_MYSQL, VALIAS, MANY_DOMAINS, QMAIL_EXT ...
+    bin/vdelivermail             its statements for the database, and files that it names
+    etc/lib_deps                 the libraries that programs are linked with
+    etc/vpopmail.mysql, .pgsql   where a database is; such a file may have been left behind
+    domains/*/vpasswd            so may these
+
+Of the first three the first that knows counts.
 """
 
 from __future__ import annotations
@@ -22,14 +25,16 @@ from rcptgen.vpopmail.settings import FILES
 
 HEADER, LIBRARIES, PROGRAM = b"/include/vpopmail_config.h", b"/etc/lib_deps", b"/bin/vdelivermail"
 
+MOST_DOMAINS = 1000
+
 _DEFINED = re.compile(rb"^[ \t]*#[ \t]*define[ \t]+([A-Z_]+)(?:[ \t]+(\S+))?", re.MULTILINE)
 _STRINGS = {
     "mysql": re.compile(rb"lib(?:mysqlclient|mariadb)(?:_r)?\.so|mysql_real_connect"),
     "postgresql": re.compile(rb"libpq\.so|PQconnectdb"),
     "cdb": re.compile(rb"vpasswd\.cdb"),
-    "valias": re.compile(rb"select valias_line"),
-    "many": re.compile(rb"where pw_name = ['\"]%s['\"] and pw_domain ="),
-    "one": re.compile(rb"where pw_name = ['\"]%s['\"] +(?:\0|$)"),
+    "valias": re.compile(rb"(?i:select valias_line)"),
+    "many": re.compile(rb"(?i:where pw_name ?= ?['\"]%s['\"] and pw_domain)"),
+    "one": re.compile(rb"(?i:where pw_name ?= ?['\"]%s['\"]) {,4}\0"),
     "default_delivery": re.compile(rb"%s/control/defaultdelivery\0"),
 }
 _LINKED = {"mysql": re.compile(rb"-l(?:mysqlclient|mariadb)\b"), "postgresql": re.compile(rb"-lpq\b")}
@@ -67,13 +72,14 @@ class Build:
         if not self._is_home(self._home):
             return seen
         evidence = [*self._header(), *self._program(), *self._libraries()]
+        self._left_behind(seen, next((one for one in evidence if one.key == "backend"), None))
         known: dict[str, Evidence] = {}
         for one in evidence:
             known.setdefault(one.key, one)
         different = [one for one in known.values() if self._differs(one, known)]
         for one in different:
             self._say(seen, one)
-        if evidence and not different:
+        if evidence and not different and not seen.findings:
             text = "what is known of its build is what [vpopmail] says: "
             seen.say("B100", text + ", ".join(f"{one.key} {_toml(one.value)}" for one in known.values()), self._home)
         return seen
@@ -120,13 +126,45 @@ class Build:
                     yield Evidence("backend", name, file, number, "the library that it is linked with")
                     return
 
+    def _left_behind(self, seen: Seen, built: Evidence | None) -> None:
+        """With backend = "auto": what was left of another back end, and makes some domains that one's."""
+        settings = self._settings_file()
+        if built is None or self._settings.backend != "auto" or settings is None:
+            return
+        add = Lines(b"/etc/rcptgen.toml", "in [vpopmail]", (b"backend = " + toml_text(str(built.value).encode()),))
+        if built.value == "cdb":
+            seen.say("B107", "the settings of a database, and vpopmail was built without one", settings, 0, [add])
+            return
+        for file in self._vpasswds():
+            text = f"vpopmail was built with backend {built.value}, and this domain's users are taken from its vpasswd"
+            seen.say("B108", text, file, 0, [add])
+            break
+
+    def _settings_file(self) -> bytes | None:
+        home = os.fsencode(self._settings.directory.rstrip("/"))
+        there = (home + b"/" + file for file in FILES.values())
+        return next((file for file in there if self._sight.status(file) is not None), None)
+
+    def _vpasswds(self) -> Iterator[bytes]:
+        """The vpasswd files of domains at their usual places: domains/DOMAIN, and below domains/0 and its like."""
+        top = self._home + b"/domains"
+        hashed = [top + b"/" + name for name in self._sight.names(top)[:MOST_DOMAINS] if len(name) == 1]
+        for directory in (top, *hashed):
+            for name in self._sight.names(directory)[:MOST_DOMAINS]:
+                for file in (b"vpasswd.cdb", b"vpasswd"):
+                    path = directory + b"/" + name + b"/" + file
+                    if self._sight.status(path) is not None:
+                        yield path
+
     # -- beside the configuration --------------------------------------------------------------
 
     def _differs(self, one: Evidence, known: dict[str, Evidence]) -> bool:
         settings = self._settings
         backend = known["backend"].value if "backend" in known else settings.backend
         if one.key == "backend":
-            return one.value != self._effective_backend()
+            # With auto and its settings left behind, a cdb is what domains with a vpasswd are all the same.
+            auto = self._settings.backend == "auto"
+            return one.value != self._effective_backend() and not (auto and one.value == "cdb")
         if one.key in ("valias", "many_domains") and backend == "cdb":
             return False  # only a database has tables
         if one.key == "valias":

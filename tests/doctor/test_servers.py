@@ -137,10 +137,27 @@ SHAPES: dict[str, tuple[str, str, dict[str, Thing]]] = {
         "/etc/mail/rcpts",
         {"/etc/mail/sendmail.cf": "Kaccess hash -T<TMPF> /etc/mail/access\n", "/etc/mail/access.db": "built"},
     ),
+    "rspamd": (
+        "rspamd-map",
+        "/etc/rspamd/rcpts.map",
+        {
+            "/etc/rspamd/rspamd.conf": "",
+            "/etc/rspamd/local.d/multimap.conf": "# ours\nA {\n  type = rcpt;\n  filter = email:addr;\n"
+            '  map = "file:///etc/rspamd/rcpts.map";\n}\nB { filter = "email:domain"; type = "rcpt"; score = 0; '
+            'map = "/etc/rspamd/rcpts.map" }\n',
+        },
+    ),
     "rbldnsd": (
         "dnset",
         "/var/lib/rbldns/rcpt",
-        {"/etc/default/rbldnsd": 'RBLDNSD="- -r/var/lib/rbldns rcpt.example.org:dnset:rcpt"\n'},
+        {
+            "/etc/default/rbldnsd": '# RBLDNSD="a:dnset:b"\nRBLDNSD="- -r/var/lib/rbldns \\\n rcpt.example.org:dnset:rcpt"\n'
+        },
+    ),
+    "rbldnsd, run script": (
+        "dnset",
+        "/var/lib/rbldns/rcpt",
+        {"/service/rbldnsd/run": "exec rbldnsd -n -u rbldns -w /var/lib/rbldns rcpt.example.org:dnset:rcpt\n"},
     ),
 }
 
@@ -201,6 +218,29 @@ def test_nothing_at_all(tmp_path: Path) -> None:
     done = doctor(tmp_path / "empty")
     assert (codes(done), done.status) == (["R101"], 1)
     assert added(finding(done, "R101")) == ["export VALIDRCPTTO_CDB=/var/qmail/control/validrcptto.cdb"]
+
+
+def test_lines_go_where_the_server_has_its_settings(tmp_path: Path) -> None:
+    toml = "".join(
+        f'[[output]]\ntarget = "{name}"\npath = "/lists/{name}"\n'
+        for name in ("exim-wildlsearch", "opensmtpd", "rcpt-regexp")
+    )
+    laid = host(
+        tmp_path / "host",
+        {
+            RUN: None,
+            "/etc/rcptgen.toml": toml,
+            "/etc/exim4/conf.d/main/01": "acl_smtp_rcpt = acl_check_rcpt\n",
+            "/etc/exim4/conf.d/acl/30": "acl_check_rcpt:\n  accept\n",
+            "/etc/mail/smtpd.conf": "listen on localhost\n",
+            "/home/smtpd/qpsmtpd/config/plugins": "rcpt_ok\n",
+        },
+    )
+    done = doctor(laid.root)
+    assert codes(done) == ["R101", "R101", "R101"]
+    assert [one["add"][0]["file"] for one in done.json["findings"]] == [
+        *("/etc/exim4/conf.d/acl/30", "/etc/mail/smtpd.conf", "/home/smtpd/qpsmtpd/config/plugins"),
+    ]
 
 
 def test_a_host_whose_server_takes_other_lists(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
@@ -12,7 +13,7 @@ from rcptgen.doctor.sight import Sight
 from rcptgen.errors import RcptgenError
 from rcptgen.generations import History
 from rcptgen.publish.digest import digest
-from rcptgen.publish.generation import path_key
+from rcptgen.publish.generation import Meta, path_key
 from rcptgen.rules.shown import safe, shown
 
 MOST_RULES = 100_000
@@ -26,7 +27,7 @@ class Lists:
         self._sight = sight
         self._outputs = outputs
         self._seen = seen
-        self._state = state
+        self._last = _last(state)
         self._places = {one.path: self._place(one.path) for one in outputs}
         self._judged: dict[bytes, Finding | None] = {}
 
@@ -71,7 +72,7 @@ class Lists:
             fault = self._barred(use, output)
         if fault is None:
             by = f"as {use.who.name}" if use.who.sure else f"as {use.who.name}, so far as can be seen"
-            self._say("R100", f"{use.server} uses {named} {by}", use)
+            self._say("R100", f"{use.server} uses {named} {by}; {self._age(output)}", use)
         elif fault not in self._seen.findings:
             self._seen.findings.append(fault)
 
@@ -120,15 +121,26 @@ class Lists:
 
     def _foreign(self, output: Configured, descriptor: int) -> Finding | None:
         """A file that is not what was published last, where that is remembered."""
-        if self._state is None:
+        wanted = None if self._last is None else self._last.digests.get(self._key(output))
+        if self._last is None or wanted is None or wanted == digest(descriptor):
             return None
-        with History.open(self._state) as history:
-            meta = next((one for one in history.metas() if one.number == history.last), None)
-        wanted = None if meta is None else meta.digests.get(path_key(self._sight.machine_path(output.path)))
-        if wanted is None or meta is None or wanted == digest(descriptor):
-            return None
-        text = f"not the file that was published as generation {meta.number}: something else has written it"
+        text = f"not the file that was published as generation {self._last.number}: something else has written it"
         return Finding("R109", text, output.path, 0, (Lines(b"", "", (b"rcptgen compile --full",)),))
+
+    def _key(self, output: Configured) -> str:
+        return path_key(self._sight.machine_path(output.path))
+
+    def _age(self, output: Configured) -> str:
+        """When the list was written, and which generation it is."""
+        status = self._sight.status(output.path)
+        try:
+            moment = time.localtime(0 if status is None else status.mtime_ns // 10**9)
+        except (OverflowError, OSError):
+            return "written at no time that a calendar has"
+        written = time.strftime("written %Y-%m-%d %H:%M", moment)
+        if self._last is None or self._key(output) not in self._last.digests:
+            return written
+        return f"{written}, generation {self._last.number}"
 
     def _barred(self, use: Use, output: Configured) -> Finding | None:
         barrier = self._sight.barrier(use.path, use.who)
@@ -180,6 +192,14 @@ class Lists:
         if used and not regular and not _watched(self._sight):
             entry = Lines(b"/etc/crontab", "", (b"*/5 * * * * root /opt/rcptgen/bin/python -I -m rcptgen compile",))
             self._seen.say("R110", "nothing to be seen here runs rcptgen now and then", b"/etc/crontab", 0, (entry,))
+
+
+def _last(state: bytes | None) -> Meta | None:
+    """What is remembered of the last publication."""
+    if state is None:
+        return None
+    with History.open(state) as history:
+        return next((one for one in history.metas() if one.number == history.last), None)
 
 
 def _crontabs(sight: Sight) -> list[bytes]:

@@ -200,7 +200,8 @@ class Others:
     def _rbldnsd(self, launches: Sequence[Launch]) -> None:
         """`ZONE:dnset:FILE`; with -r the file is below another root, with -w relative to a directory."""
         for file, number, text in self._command_lines(launches):
-            self.seen.servers[RBLDNSD] = file
+            usual = next((one for one in RBLDNSD_FILES if self._sight.text(one) is not None), file)
+            self.seen.servers[RBLDNSD] = usual
             root, working = (_value(pattern, text) for pattern in (_NEW_ROOT, _WORKING))
             who = self._sight.account(_value(_AS, text)) or self._account(b"rbldns", b"rbldnsd")
             for path in _ZONE.findall(text):

@@ -40,6 +40,19 @@ PATCHES: dict[str, re.Pattern[bytes]] = {
 }
 """What recipient checks leave in a binary."""
 
+NAMES = {
+    "validrcptto": "validrcptto.cdb",
+    "morevalidrcptto": "morevalidrcptto.cdb",
+    "recipients": "control/recipients",
+    "goodrcptto": "goodrcptto",
+    "rcptcheck": "RCPTCHECK",
+    "spp": "qmail-spp",
+    "chkuser": "chkuser",
+    "qmail-ldap": "goodmailaddr",
+    "addrcheck": "addrcheck.cdb",
+}
+"""What a person calls them."""
+
 _NUMBER = re.compile(rb"[0-9]+")
 
 
@@ -121,6 +134,8 @@ class Server:
             why = "is not there" if status is None else "may not be run"
             self._say("Q110", f"{shown(self.program)} {why}")
             return
+        found = ", ".join(name for patch, name in NAMES.items() if patch in self.patches) or "nothing about recipients"
+        self._say("Q100", f"{shown(self.program)} runs as {self.who.name}; in it: {found}")
         self._account()
         if not self._launch.submission:
             self._relaying()

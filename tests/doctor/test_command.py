@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import pytest
-from doctored import EXEC, RUN, doctor, finding, host
+from doctored import EXEC, RUN, codes, doctor, finding, host
 from runs import called
 
 from rcptgen.doctor import common_text, pages
@@ -18,18 +20,23 @@ LIST = "/var/qmail/control/validrcptto.cdb"
 def test_a_person_reads_place_severity_code_advice_and_lines(tmp_path: Path) -> None:
     done = called("--root", host(tmp_path / "host", {RUN: EXEC}).root, "doctor")
     assert done.out.splitlines() == [
+        f"{RUN}:1: ok Q100: /var/qmail/bin/qmail-smtpd runs as qmaild; in it: validrcptto.cdb, RCPTCHECK",
         f"{RUN}:1: problem Q101: /var/qmail/bin/qmail-smtpd can look recipients up, and VALIDRCPTTO_CDB is not set",
         f"    {pages()['Q101'].advice}",
         f"    to add to {RUN}, above line 1:",
         f"        export VALIDRCPTTO_CDB={LIST}",
     ]
-    assert (done.status, done.err) == (1, "rcptgen: 0 ok, 0 hints, 1 problem\n")
+    assert (done.status, done.err) == (1, "rcptgen: 1 ok, 0 hints, 1 problem\n")
 
 
 def test_what_works_is_one_line(tmp_path: Path) -> None:
-    done = called("--root", host(tmp_path / "host").root, "doctor")
-    assert done.out == f"{RUN}:2: ok R100: qmail-smtpd uses {LIST} (validrcptto) as qmaild\n"
-    assert (done.status, done.err) == (0, "rcptgen: 1 ok, 0 hints, 0 problems\n")
+    laid = host(tmp_path / "host")
+    os.utime(laid.path(LIST), (1_700_000_000, 1_700_000_000))
+    done = called("--root", laid.root, "doctor")
+    written = time.strftime("%Y-%m-%d %H:%M", time.localtime(1_700_000_000))
+    said = f"{RUN}:2: ok R100: qmail-smtpd uses {LIST} (validrcptto) as qmaild; written {written}"
+    assert done.out.splitlines()[1:] == [said]
+    assert (done.status, done.err) == (0, "rcptgen: 2 ok, 0 hints, 0 problems\n")
 
 
 def test_quiet_tells_problems_alone(tmp_path: Path) -> None:
@@ -46,6 +53,15 @@ def test_json(tmp_path: Path) -> None:
         "version": 1,
         "findings": [
             {
+                "code": "Q100",
+                "severity": "ok",
+                "file": RUN,
+                "line": 1,
+                "text": "/var/qmail/bin/qmail-smtpd runs as qmaild; in it: validrcptto.cdb, RCPTCHECK",
+                "advice": "nothing.",
+                "add": [],
+            },
+            {
                 "code": "Q101",
                 "severity": "problem",
                 "file": RUN,
@@ -55,9 +71,9 @@ def test_json(tmp_path: Path) -> None:
                 "add": [
                     {"file": RUN, "where": "above line 1", "lines": [{"line": f"export VALIDRCPTTO_CDB={LIST}"}]},
                 ],
-            }
+            },
         ],
-        "counts": {"ok": 0, "hint": 0, "problem": 1},
+        "counts": {"ok": 1, "hint": 0, "problem": 1},
         "failed": [],
     }
 
@@ -91,7 +107,7 @@ def test_the_configuration_of_the_command_line_is_the_one_that_counts(tmp_path: 
     laid = host(tmp_path / "host")
     (tmp_path / "other.toml").write_text('[[output]]\ntarget = "validrcptto"\npath = "/elsewhere.cdb"\n')
     done = doctor(laid.root, "--config", str(tmp_path / "other.toml"))
-    assert [one["code"] for one in done.json["findings"]] == ["R108", "R101"]
+    assert codes(done) == ["R108", "R101"]
 
 
 def test_without_root_the_live_host_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

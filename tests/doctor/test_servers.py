@@ -150,9 +150,7 @@ SHAPES: dict[str, tuple[str, str, dict[str, Thing]]] = {
     "rbldnsd": (
         "dnset",
         "/var/lib/rbldns/rcpt",
-        {
-            "/etc/default/rbldnsd": '# RBLDNSD="a:dnset:b"\nRBLDNSD="- -r/var/lib/rbldns \\\n rcpt.example.org:dnset:rcpt"\n'
-        },
+        {"/etc/default/rbldnsd": '# "a:dnset:b"\nRBLDNSD="- -r/var/lib/rbldns \\\n rcpt.example.org:dnset:rcpt"\n'},
     ),
     "rbldnsd, run script": (
         "dnset",

@@ -17,9 +17,7 @@ from rcptgen.doctor.sight import Sight
 from rcptgen.doctor.words import Word
 from rcptgen.rules.shown import shown
 
-SERVERS = re.compile(
-    rb"(?:s?qmail-smtpd(?:-[a-z]+)?|smtpfront-qmail|mailfront|qpsmtpd(?:-forkserver|-prefork)?|rbldnsd)"
-)
+SERVERS = re.compile(rb"(?:s?qmail-smtpd(?:-[a-z]+)?|qpsmtpd(?:-forkserver|-prefork)?|rbldnsd)")
 """Base names of the programs that a chain may end in."""
 
 SUBMISSION = frozenset({b"587", b"465", b"submission", b"smtps", b"submissions"})
@@ -57,6 +55,7 @@ class Launch:
     who: Who | None = None
     stranger: str = ""
     rules: bytes | None = None
+    host: bytes = b""
     port: bytes = b""
     directory: bytes = b""
 
@@ -65,6 +64,11 @@ class Launch:
         """Whether it only serves senders that prove who they are."""
         return self.port in SUBMISSION
 
+    @property
+    def local(self) -> bool:
+        """Whether only the machine itself can reach it."""
+        return self.host.startswith(b"127.") or self.host in (b"localhost", b"::1")
+
     def value(self, name: bytes) -> bytes | None:
         """What the server gets in a variable; None where it has none, or a value that is not known."""
         found = self.environment.get(name)
@@ -72,12 +76,12 @@ class Launch:
 
 
 _WITH_VALUE = {
-    b"tcpserver": b"xtuglbBcIwi",
-    b"sslserver": b"xtuglbBcIwi",
+    b"tcpserver": b"xtuglbBcI",
+    b"sslserver": b"xtuglbBcw",
     b"s6-tcpserver": b"ugcCb",
     b"s6-tcpserver4": b"ugcCb",
     b"tcpsvd": b"uxilcCb/",
-    b"chpst": b"uUbemodpfcrt/",
+    b"chpst": b"uUbemodpfcrtlLC/",
     b"env": b"uCS",
     b"sudo": b"ugh",
     b"setuser": b"",
@@ -243,6 +247,6 @@ class Chain:
         rules = options.get(b"x")
         if rules is not None and rules.known:
             self._found.rules = os.path.normpath(os.path.join(os.path.dirname(self._found.file), rules.text))
-        self._next()
-        port = self._next()
+        host, port = self._next(), self._next()
+        self._found.host = host.text if host is not None and host.known else b""
         self._found.port = port.text if port is not None and port.known else b""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from rcptgen.doctor.findings import Finding, Lines, Seen, Use
-from rcptgen.doctor.setup import TAKES, Configured, lines_for, output_lines, quoted
+from rcptgen.doctor.setup import SETUPS, TAKES, Configured, lines_for, output_lines, quoted
 from rcptgen.doctor.sight import Sight
 from rcptgen.errors import RcptgenError
 from rcptgen.generations import History
@@ -64,8 +64,8 @@ class Lists:
         named = f"{shown(output.path)} ({output.kind})"
         if use.kinds and output.kind not in use.kinds:
             wanted = " or ".join(sorted(use.kinds))
-            add = [output_lines(one.partition(",")[0], output.path) for one in use.kinds if len(use.kinds) == 1]
-            self._say("R103", f"{use.server} takes {wanted} here, and {named} is written", use, add)
+            text = f"{use.server} takes {wanted} here, and {named} is written"
+            self._say("R103", text, use, _suggested(use, output.path))
             return
         fault = self._file(use, output)
         if fault is None and use.who.identity is not None:
@@ -83,9 +83,8 @@ class Lists:
         """A list that no output writes; one that is not there either matters only where it is needed."""
         if not use.needed and self._sight.status(use.path) is None:
             return
-        name = min(use.kinds).partition(",")[0] if len(use.kinds) == 1 else ""
-        add = [output_lines(name, use.path)] if name else []
-        self._say("R108", f"{use.server} uses {shown(use.path)}, which no configured output writes", use, add)
+        text = f"{use.server} uses {shown(use.path)}, which no configured output writes"
+        self._say("R108", text, use, _suggested(use, use.path))
 
     def _file(self, use: Use, output: Configured) -> Finding | None:
         """What is wrong with the list itself, whoever uses it; the same object each time."""
@@ -192,6 +191,12 @@ class Lists:
         if used and not regular and not _watched(self._sight):
             entry = Lines(b"/etc/crontab", "", (b"*/5 * * * * root /opt/rcptgen/bin/python -I -m rcptgen compile",))
             self._seen.say("R110", "nothing to be seen here runs rcptgen now and then", b"/etc/crontab", 0, (entry,))
+
+
+def _suggested(use: Use, path: bytes) -> list[Lines]:
+    """The output that a server would take at a path, where one of ours is meant."""
+    kinds = [kind for kind in sorted(use.kinds) if kind in SETUPS]
+    return [output_lines(kind, path) for kind in kinds[:1]]
 
 
 def _last(state: bytes | None) -> Meta | None:

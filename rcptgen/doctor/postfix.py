@@ -238,8 +238,8 @@ class Postfix:
         if table.type in BUILT and written in self._outputs:
             self._built(table, opened, written)
             return
-        kind = kinds.get(table.type, "")
-        self._seen.uses.append(Use(POSTFIX, frozenset({kind} - {""}), opened, *place, ROOT))
+        kind = kinds.get(table.type) or table.type.decode("ascii")
+        self._seen.uses.append(Use(POSTFIX, frozenset({kind}), opened, *place, ROOT))
 
     def _built(self, table: Table, opened: bytes, written: bytes) -> None:
         """A table that postmap makes of a list's text: it must be as new as that."""

@@ -137,25 +137,22 @@ class Server:
         found = ", ".join(name for patch, name in NAMES.items() if patch in self.patches) or "nothing about recipients"
         self._say("Q100", f"{shown(self.program)} runs as {self.who.name}; in it: {found}")
         self._account()
-        if not self._launch.submission:
+        if not self._launch.submission and not self._launch.local:
             self._relaying()
-        checks = [
-            (one, check)
-            for one, check in (
-                ("validrcptto", self._validrcptto),
-                ("morevalidrcptto", self._morevalidrcptto),
-                ("recipients", self._recipients),
-                ("goodrcptto", self._goodrcptto),
-            )
-            if one in self.patches
-        ]
-        for _, check in checks:
+        known = {
+            "validrcptto": self._validrcptto,
+            "morevalidrcptto": self._morevalidrcptto,
+            "recipients": self._recipients,
+            "goodrcptto": self._goodrcptto,
+        }
+        checks = [check for patch, check in known.items() if patch in self.patches]
+        for check in checks:
             check()
         others = self._others()
         given = self._launch.environment.get(CDB)
         if given is not None and "validrcptto" not in self.patches:
             self._say("Q102", f"VALIDRCPTTO_CDB is set, and {shown(self.program)} does not know it", (), given)
-        elif not checks and not others and not self._launch.submission:
+        elif not (checks or others or self._launch.submission or self.program in self._sight.failed):
             self._say("Q112", f"{shown(self.program)} knows no list of recipients and no check that rcptgen knows of")
 
     def _account(self) -> None:
@@ -188,6 +185,8 @@ class Server:
     def _given_cdb(self, given: Setting) -> None:
         if given.value is None:
             self._say("Q119", "what VALIDRCPTTO_CDB holds is only known when the script runs", (), given)
+        elif self._launch.submission and not given.value:
+            return  # whoever may send there is a relay client
         elif not given.value:
             self._seen.told.add("validrcptto")
             self._say("Q103", "VALIDRCPTTO_CDB is empty: no recipient is checked", self._lines(), given)

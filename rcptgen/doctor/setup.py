@@ -192,7 +192,9 @@ def toml_text(text: bytes) -> bytes:
     return b'"' + plain.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
-def output_lines(name: str, path: bytes) -> Lines:
-    """The section of the configuration that writes a list of target `name` to `path`."""
-    section = (b"[[output]]", b"target = " + toml_text(name.encode()), b"path = " + toml_text(path))
-    return Lines(b"/etc/rcptgen.toml", "", section)
+def output_lines(kind: str, path: bytes) -> Lines:
+    """The section of the configuration that writes a list of a kind to `path`."""
+    name, _, form = kind.partition(",form=")
+    section = [b"[[output]]", b"target = " + toml_text(name.encode()), b"path = " + toml_text(path)]
+    section += [b"form = " + toml_text(form.encode())] if form else []
+    return Lines(b"/etc/rcptgen.toml", "", tuple(section))

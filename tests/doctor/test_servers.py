@@ -255,6 +255,25 @@ def test_a_submission_service_needs_no_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("run", "wanted"),
+    [
+        (f"export VALIDRCPTTO_CDB=\nexec setuidgid qmaild tcpserver 0 587 {SMTPD}\n", ["R101"]),
+        (f"export RELAYCLIENT=\nexec setuidgid qmaild tcpserver 127.0.0.1 2525 {SMTPD}\n", ["Q101"]),
+        (f"export RELAYCLIENT=\nexec setuidgid qmaild tcpserver :: 25 {SMTPD}\n", ["Q106", "Q101"]),
+    ],
+)
+def test_what_only_senders_that_are_known_can_reach(run: str, wanted: list[str], tmp_path: Path) -> None:
+    assert codes(doctor(host(tmp_path / "host", {RUN: run}).root)) == wanted
+
+
+def test_a_table_type_that_cannot_read_the_list(tmp_path: Path) -> None:
+    laid = laid_down(tmp_path, "postfix, pcre")
+    text = "smtpd_recipient_restrictions = check_recipient_access regexp:/etc/postfix/rcpt.pcre\n"
+    laid.write("/etc/postfix/main.cf", text)
+    assert "takes regexp here" in finding(doctor(laid.root), "R103")["text"]
+
+
+@pytest.mark.parametrize(
     ("names", "where", "lines"),
     [
         ({RUN: f"#!/bin/sh\n\n{EXEC}"}, (RUN, "above line 3"), ["export VALIDRCPTTO_CDB=PATH"]),

@@ -116,6 +116,8 @@ class Script:
             self._exported.add(given[1])
 
     def _launch(self, words: list[Word], before: dict[bytes, Setting], path: bytes, line: int) -> None:
+        if not any(SERVERS.fullmatch(os.path.basename(word.text)) for word in words):
+            return
         exported = {name: one for name, one in self._variables.items() if name in self._exported}
         kept = {name: one for name, one in self._variables.items() if name not in self._exported}
         given = {**exported, **before}

@@ -67,14 +67,11 @@ class Lists:
             text = f"{use.server} takes {wanted} here, and {named} is written"
             self._say("R103", text, use, _suggested(use, output.path))
             return
-        fault = self._file(use, output)
-        if fault is None and use.who.identity is not None:
-            fault = self._barred(use, output)
-        if fault is None:
+        faults = [one for one in (self._file(use, output), self._barred(use, output)) if one is not None]
+        if not faults:
             by = f"as {use.who.name}" if use.who.sure else f"as {use.who.name}, so far as can be seen"
             self._say("R100", f"{use.server} uses {named} {by}; {self._age(output)}", use)
-        elif fault not in self._seen.findings:
-            self._seen.findings.append(fault)
+        self._seen.findings += [one for one in faults if one not in self._seen.findings]
 
     def _say(self, code: str, text: str, use: Use, add: Iterable[Lines] = ()) -> None:
         self._seen.say(code, text, use.file, use.line, add)
@@ -95,7 +92,7 @@ class Lists:
     def _judge(self, use: Use, output: Configured) -> Finding | None:
         descriptor = self._sight.file(output.path)
         if descriptor is None:
-            lost = "every session fails" if use.needed else "it checks nobody"
+            lost = "mail is deferred" if use.needed else "it checks nobody"
             text = f"{use.server} is set up for {shown(output.path)}, and the file is not there: {lost}"
             return Finding("R104", text, use.file, use.line, (Lines(b"", "", (b"rcptgen compile",)),))
         try:

@@ -84,7 +84,9 @@ def _judge(seen: Seen, one: Configured, found: re.Match[bytes], file: bytes, who
         seen.say("E104", "wildlsearch expands $ and backslashes in the lines of the list", file, line, [add])
         kind = b"nwildlsearch"
     begin = text.rfind(b"\n", 0, text.rfind(b"${lookup", 0, found.start()) + 1) + 1
-    cased = kind.startswith(b"cdb") and not any(word in text[begin : found.start()] for word in _LOWERED)
+    lowered = any(word in text[begin : found.start()] for word in _LOWERED)
+    # Behind a semicolon it is an item of a list of addresses, which Exim compares in its own way.
+    cased = kind.startswith(b"cdb") and not lowered and b";" not in found[0]
     if cased:
         said = f"{shown(found[0])}: a cdb is looked up with the case that was given, and its keys are in lower case"
         add = Lines(file, f"in line {line}", (b"${lookup{${lc:$local_part@$domain}}" + found[0],))

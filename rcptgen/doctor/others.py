@@ -19,6 +19,7 @@ QPSMTPD_HOMES = (
     *(b"/etc/qpsmtpd", b"/var/qpsmtpd/config", b"/home/smtpd/qpsmtpd/config", b"/home/qpsmtpd/config"),
     *(b"/usr/local/qpsmtpd/config", b"/opt/qpsmtpd/config", b"/var/lib/qpsmtpd/config"),
 )
+PLUGINS = {b"check_goodrcptto": "goodrcptto-qpsmtpd", b"rcpt_regexp": "rcpt-regexp", b"rcpt_map": "rcpt-map"}
 HARAKA_HOMES = (
     b"/etc/haraka",
     b"/var/haraka",
@@ -60,7 +61,11 @@ class Others:
         return replace(next((who for who in found if who is not None), ROOT), sure=False)
 
     def _use(self, server: str, kind: str, path: bytes, file: bytes, line: int, who: Who = ROOT) -> None:
-        self.seen.uses.append(Use(server, frozenset({kind}), os.path.normpath(path), file, line, who))
+        """A server uses a list of ours; what else it uses is its own business."""
+        path = os.path.normpath(path)
+        if not any(one.path == path for one in self._outputs):
+            return
+        self.seen.uses.append(Use(server, frozenset({kind}), path, file, line, who))
 
     # -- OpenSMTPD ---------------------------------------------------------------------------
 
@@ -79,11 +84,9 @@ class Others:
             asked |= {after.strip(b"<>") for one, after in pairwise(words) if one == b"rcpt-to"}
         lists = {one.path for one in self._of("opensmtpd")}
         for name, (path, number) in tables.items():
-            if os.path.normpath(path) not in lists:
-                continue
             if name in asked:
                 self._use(OPENSMTPD, "opensmtpd", path, file, number)
-            else:
+            elif os.path.normpath(path) in lists:
                 rule = b'match from any for rcpt-to <%s> action "relay"' % name
                 self.seen.say("O101", f"no rule asks the table {shown(name)}", file, number, [Lines(file, "", (rule,))])
                 self.seen.told.add("opensmtpd")
@@ -102,28 +105,28 @@ class Others:
             self.seen.servers.setdefault(QPSMTPD, file)
             behind = 0
             for number, line in self._sight.lines(file):
+                if line.startswith(b"#"):
+                    continue
                 words = line.split()
                 name = os.path.basename(words[0]).partition(b":")[0]
                 if name == b"rcpt_ok":
                     behind = number
-                elif name in (b"check_goodrcptto", b"rcpt_regexp", b"rcpt_map"):
+                elif name in PLUGINS and behind:
+                    text = f"{shown(words[0])} stands behind rcpt_ok (line {behind}), which accepts before"
+                    add = Lines(file, f"above line {behind}", (line,))
+                    self.seen.say("O102", text, file, number, [add])
+                    self.seen.told.add(PLUGINS[name])
+                elif name in PLUGINS:
                     self._plugin(name, words[1:], home, (file, number), who)
-                    if behind:
-                        text = f"{shown(words[0])} stands behind rcpt_ok (line {behind}), which accepts before"
-                        add = Lines(file, f"above line {behind}", (line,))
-                        self.seen.say("O102", text, file, number, [add])
 
     def _plugin(self, name: bytes, arguments: list[bytes], home: bytes, place: tuple[bytes, int], who: Who) -> None:
         given = dict(zip(arguments[::2], arguments[1::2], strict=False))
-        if name == b"rcpt_map":
-            self._use(QPSMTPD, "rcpt-map", given.get(b"file", b""), *place, who)
-            return
-        path = home + (b"/goodrcptto" if name == b"check_goodrcptto" else b"/rcpt_regexp")
-        kind = "goodrcptto-qpsmtpd" if name == b"check_goodrcptto" else "rcpt-regexp"
-        self._use(QPSMTPD, kind, path, *place, who)
-        for one in self._outputs:
+        usual = {b"check_goodrcptto": home + b"/goodrcptto", b"rcpt_regexp": home + b"/rcpt_regexp"}
+        path = usual.get(name) or given.get(b"file", b"")
+        self._use(QPSMTPD, PLUGINS[name], path, *place, who)
+        for one in self._of("goodrcptto-qpsmtpd"):
             wanted, here = str(one.output.options.get("extn", "")).encode(), given.get(b"extn", b"")
-            if one.kind == kind == "goodrcptto-qpsmtpd" and one.path == path and wanted != here:
+            if one.path == path and wanted != here:
                 text = f"extn is '{shown(here)}' here, and '{shown(wanted)}' in rcptgen.toml"
                 line = b"check_goodrcptto" + (b" extn " + wanted if wanted else b"")
                 add = Lines(place[0], f"in place of line {place[1]}", (line,))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rcptgen.doctor.findings import ROOT, Lines, Seen, Use
@@ -200,15 +200,21 @@ class Postfix:
                 if match is None or parameter is None or words[number - 1] != b"check_recipient_access":
                     continue
                 table = Table(match[2], os.path.normpath(match[3]), bool(match[1]), parameter)
-                if self._ours(table):
-                    if b"permit" in words[:number]:
-                        text = f"{shown(word)} stands behind permit and is never asked"
-                        self._seen.say("P105", text, parameter.file, parameter.line)
+                if b"permit" in words[:number]:
+                    self._unasked("P105", f"{shown(word)} stands behind permit and is never asked", table)
+                elif self._ours(table):
                     yield table, ACCESS_KINDS
 
-    def _ours(self, table: Table) -> bool:
-        """Whether a table is a list of ours; others have their own business here."""
-        return any(path in self._outputs for path in self._paths(table))
+    def _ours(self, table: Table) -> Configured | None:
+        """The list of ours that a table is; others have their own business here."""
+        return next((self._outputs[path] for path in self._paths(table) if path in self._outputs), None)
+
+    def _unasked(self, code: str, text: str, table: Table, add: Iterable[Lines] = ()) -> None:
+        """A list of ours is named so that it is not asked; nothing else is to be said of it."""
+        found = self._ours(table)
+        if found is not None:
+            self._seen.say(code, text, table.parameter.file, table.parameter.line, add)
+            self._seen.told.add(found.kind)
 
     def _paths(self, table: Table) -> tuple[bytes, ...]:
         return (table.path + SUFFIX.get(table.type, b""), table.path)
@@ -216,24 +222,27 @@ class Postfix:
     def _table(self, service: Service, table: Table, kinds: dict[bytes, str]) -> None:
         place = (table.parameter.file, table.parameter.line)
         opened, written = self._paths(table)
-        suffixed = self._outputs.get(written)
-        if table.type == b"cdb" and opened not in self._outputs and suffixed is not None:
-            base = written.removesuffix(b".cdb")
+        if table.type == b"cdb" and opened not in self._outputs and written in self._outputs:
             text = f"cdb:{shown(written)} is the file {shown(opened)}: Postfix puts .cdb behind the name"
-            self._seen.say("P107", text, *place, [Lines(place[0], f"in line {place[1]}", (b"cdb:" + base,))])
-            opened = written
+            add = Lines(place[0], f"in line {place[1]}", (b"cdb:" + written.removesuffix(b".cdb"),))
+            self._unasked("P107", text, table, [add])
+            return
         if kinds is MAPS_KINDS and table.type in (b"pcre", b"regexp"):
             text = f"{table.type.decode()}:{shown(table.path)}: any line that matches accepts, one that says 550, too"
             self._seen.say("P103", text, *place)
+            self._seen.told.add("postfix-pcre")
+            return
+        if table.proxied and proxymap_is_jailed(self._sight):
+            self._unasked("P108", f"proxymap has a root of its own, and {shown(opened)} is not below it", table)
             return
         delimiter = service.value(b"recipient_delimiter")
         if delimiter and table.type not in (b"pcre", b"regexp"):
             at = service.parameters[b"recipient_delimiter"]
             text = f"recipient_delimiter = {shown(delimiter)}: joe stands for every joe{shown(delimiter[:1])}..., too"
             add = Lines(at.file, f"in place of line {at.line}", (b"recipient_delimiter =",))
+            if at.file == MASTER:
+                add = Lines(at.file, f"in the service of line {at.line}", (b"-o recipient_delimiter=",))
             self._seen.say("P104", text, at.file, at.line, [add])
-        if table.proxied and proxymap_is_jailed(self._sight):
-            self._seen.say("P108", f"proxymap has a root of its own, and {shown(opened)} is not below it", *place)
         self._module(table)
         if table.type in BUILT and written in self._outputs:
             self._built(table, opened, written)

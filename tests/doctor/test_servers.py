@@ -27,6 +27,8 @@ def exim(lookup: str, path: str) -> str:
     return f"  accept condition = ${{lookup{{${{lc:$local_part@$domain}}}}{lookup}{{{path}}}}}\n"
 
 
+ACCESS = "check_recipient_access pcre:/etc/postfix/rcpt.pcre"
+
 # A target with its options, the path, what else is there, and the server's file that names the list.
 SHAPES: dict[str, tuple[str, str, dict[str, Thing]]] = {
     "daemontools": ("validrcptto", "/var/qmail/control/validrcptto.cdb", {}),
@@ -252,6 +254,37 @@ def test_a_submission_service_needs_no_list(tmp_path: Path) -> None:
     submission = f"exec setuidgid qmaild sslserver 0 465 {SMTPD}\n"
     laid = host(tmp_path / "host", {"/service/submission/run": submission})
     assert codes(doctor(laid.root)) == ["R100"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "text", "wanted"),
+    [
+        ("postfix", "relay_recipient_maps = cdb:/etc/postfix/rcpt.cdb\n", ["P107"]),
+        ("postfix", "relay_recipient_maps = cdb:/etc/postfix/rcpt\nrecipient_delimiter = +-\n", ["P104", "R100"]),
+        ("postfix, pcre", "local_recipient_maps = pcre:/etc/postfix/rcpt.pcre\n", ["P103"]),
+        (
+            "postfix, pcre",
+            "smtpd_relay_restrictions = permit check_recipient_access pcre:/etc/postfix/rcpt.pcre\n",
+            ["P105"],
+        ),
+        ("postfix, pcre", "relay_recipient_maps = hash:/etc/other\n", ["R108", "R101"]),
+        ("postfix, pcre", "a = $b\nb = $a$a\nrelay_recipient_maps = $a\n", ["R101"]),
+    ],
+)
+def test_what_postfix_is_told_otherwise(shape: str, text: str, wanted: list[str], tmp_path: Path) -> None:
+    laid = laid_down(tmp_path, shape)
+    laid.write("/etc/postfix/main.cf", text)
+    assert codes(doctor(laid.root)) == wanted
+
+
+def test_lists_of_others_are_their_own_business(tmp_path: Path) -> None:
+    names: dict[str, Thing | None] = {
+        "/etc/default/rbldnsd": 'RBLDNSD="bl.example:dnset:/bl"\n',
+        "/etc/haraka/config/plugins": "rcpt_to.in_host_list\n",
+        "/etc/qpsmtpd/plugins": "# see x/rcpt_ok\nrcpt_map domain a.example file /a\nrcpt_ok\n#check_goodrcptto\n",
+        "/etc/smtpd.conf": "table a file:/etc/aliases\nmatch from any for rcpt-to <a> action x\n",
+    }
+    assert codes(doctor(host(tmp_path / "host", names).root)) == ["R100"]
 
 
 @pytest.mark.parametrize(

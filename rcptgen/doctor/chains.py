@@ -17,8 +17,15 @@ from rcptgen.doctor.sight import Sight
 from rcptgen.doctor.words import Word
 from rcptgen.rules.shown import shown
 
-SERVERS = re.compile(rb"(?:s?qmail-smtpd(?:-[a-z]+)?|qpsmtpd(?:-forkserver|-prefork)?|rbldnsd)")
+SERVERS = re.compile(rb"(?:s?qmail-smtpd(?:[-.][A-Za-z0-9]+)*|qpsmtpd(?:-forkserver|-prefork)?|rbldnsd)")
 """Base names of the programs that a chain may end in."""
+
+STOPS = frozenset(
+    b"svc svstat svok sv s6-svc s6-svstat supervise svscan multilog svlogd s6-log cyclog splogger logger "
+    b"echo printf cd test [ [[ ls rm ln mkdir cat grep egrep sed awk tail kill pkill killall pidof pgrep ps "
+    b"chmod chown touch mv cp".split()
+)
+"""Programs that run nothing: to them a server's name is a service, a log, a file or a process."""
 
 SUBMISSION = frozenset({b"587", b"465", b"submission", b"smtps", b"submissions"})
 """Ports on which senders must prove who they are."""
@@ -123,6 +130,8 @@ class Chain:
             word = self._words[self._at]
             name = os.path.basename(word.text)
             self._at += 1
+            if name in STOPS:
+                return None
             if name in steps:
                 self._named = name
                 steps[name]()

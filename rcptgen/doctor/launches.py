@@ -96,7 +96,7 @@ class Script:
             if len(words) > 1 and words[1].known and depth < MOST_INCLUDED:
                 included = os.path.normpath(os.path.join(os.path.dirname(path), words[1].text))
                 self._read(included, depth + 1)
-        else:
+        elif len(words) < 2 or words[1].text != b"in":  # the words of for and case
             self._launch(words, before, path, command.line)
 
     def _assign(self, name: bytes, setting: Setting) -> None:

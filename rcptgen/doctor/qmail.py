@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 
@@ -130,9 +131,14 @@ class Server:
     def look(self) -> None:
         """Says everything there is to say of it."""
         status = self._sight.status(self.program)
+        if status is not None and not stat.S_ISREG(status.mode):
+            return  # a directory of that name is a service's
         if status is None or not status.mode & 0o111:
             why = "is not there" if status is None else "may not be run"
             self._say("Q110", f"{shown(self.program)} {why}")
+            return
+        if (self._sight.text(self.program) or b"").startswith(b"#!"):
+            self._say("Q111", f"{shown(self.program)} is a script, and no server is seen in it")
             return
         found = ", ".join(name for patch, name in NAMES.items() if patch in self.patches) or "nothing about recipients"
         self._say("Q100", f"{shown(self.program)} runs as {self.who.name}; in it: {found}")

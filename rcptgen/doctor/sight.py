@@ -29,7 +29,7 @@ LARGEST_TEXT = 1 << 20
 LARGEST_KEPT = 1 << 16
 """Bytes of a text that is not read again when it is asked for again."""
 
-LARGEST_PROGRAM = 256 << 20
+LARGEST_PROGRAM = 64 << 20
 """Bytes of a program that are gone through for its strings."""
 
 MOST_NAMES = 5000

@@ -128,6 +128,23 @@ def test_scripts_that_are_read_in_and_scripts_in_the_place_of_the_server(tmp_pat
     assert found.who.name == "qmaild"
 
 
+def test_a_servers_name_does_not_start_it_everywhere(tmp_path: Path) -> None:
+    control = f"""#!/bin/sh
+PATH=/var/qmail/bin:/usr/bin
+case "$1" in
+  start) if svok /service/qmail-smtpd ; then svc -u /service/qmail-smtpd ; fi ;;
+  stat) svstat /service/qmail-smtpd /service/qmail-smtpd/log ;;
+  pause) for i in qmail-smtpd qmail-send; do sv p $i; done ;;
+  stop) pkill -f qmail-smtpd; echo "Stopping {SMTPD}"; ls -l {SMTPD} ;;
+esac
+"""
+    names: dict[str, Thing | None] = {
+        "/etc/init.d/qmail": control,
+        "/service/smtp-log/run": "exec setuidgid qmaill multilog t /var/log/qmail/qmail-smtpd\n",
+    }
+    assert started(tmp_path, names) == []
+
+
 def test_a_service_that_is_linked_is_one_service(tmp_path: Path) -> None:
     names: dict[str, Thing | None] = {
         "/var/qmail/supervise/smtpd/run": f"exec {SMTPD}\n",

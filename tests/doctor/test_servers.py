@@ -351,6 +351,11 @@ def test_what_doctor_wants_added_makes_it_well(tmp_path: Path) -> None:
     assert codes(doctor(laid.root)) == ["R100"]
 
 
+def test_a_directory_with_a_servers_name_is_none(tmp_path: Path) -> None:
+    laid = host(tmp_path / "host", {"/etc/init.d/q": "exec start /service/qmail-smtpd\n"})
+    assert codes(doctor(laid.root)) == ["R100"]
+
+
 PLUGIN = "control/smtpplugins"
 
 

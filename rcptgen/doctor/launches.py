@@ -156,7 +156,7 @@ def _followed(sight: Sight, launch: Launch, depth: int = 0) -> Iterator[Launch]:
 
 
 def _scripts(sight: Sight) -> Iterator[bytes]:
-    for directory in SUPERVISED:
+    for directory in dict.fromkeys((*SUPERVISED, sight.qmail + b"/supervise")):
         for name in sight.names(directory):
             yield directory + b"/" + name + b"/run"
     for directory in BOOT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -186,7 +187,8 @@ class Lists:
                 if b"mkvalidrcptto" in line and any(path in line for path in used):
                     self._seen.say("R111", "mkvalidrcptto writes a list that rcptgen writes, too", file, number)
         if used and not regular and not _watched(self._sight):
-            entry = Lines(b"/etc/crontab", "", (b"*/5 * * * * root /opt/rcptgen/bin/python -I -m rcptgen compile",))
+            python = os.fsencode(sys.executable) if self._sight.root == b"/" else b"/opt/rcptgen/bin/python"
+            entry = Lines(b"/etc/crontab", "", (b"*/5 * * * * root %s -I -m rcptgen compile" % python,))
             self._seen.say("R110", "nothing to be seen here runs rcptgen now and then", b"/etc/crontab", 0, (entry,))
 
 

@@ -46,7 +46,7 @@ def test_odd_things_in_every_place(what: str, tmp_path: Path) -> None:
     begun = time.monotonic()
     done = doctor(laid.root)
     assert done.status in (0, 1), done.err
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
 
 
 def test_a_device_and_a_file_that_seems_endless(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The hosts that the pages of `rcptgen lint` describe, laid down."""
+"""The hosts that the pages of `rcptgen lint` and `rcptgen doctor` describe, laid down."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rcptgen.config import Config, parse
 from rcptgen.lint.pages import common_host
 
 
-def lay(root: Path, example: str) -> Host:
-    """The host of an example (TOML, see rcptgen/lint/pages/host.toml) below `root`."""
-    table = {**common_host(), **tomllib.loads(example)}
-    laid = Host(root, {name: _thing(name, what) for name, what in table.items()})
+def lay(root: Path, example: str, common: str = "") -> Host:
+    """The host of an example below `root`; it stands on `common` (TOML), else on rcptgen/lint/pages/host.toml."""
+    table = {**(tomllib.loads(common) if common else common_host()), **tomllib.loads(example)}
+    laid = Host(root, {name: thing(name, what) for name, what in table.items()})
     for name, what in table.items():
         if isinstance(what, dict) and isinstance(what.get("mtime"), dt.datetime):
             when = what["mtime"].timestamp()
@@ -31,7 +31,8 @@ def configured(root: Path) -> Config:
     return parse(file.read_bytes(), "rcptgen.toml") if file.exists() else Config()
 
 
-def _thing(name: str, what: Any) -> Any:
+def thing(name: str, what: Any) -> Any:
+    """What hosts.Host takes for an entry of an example."""
     if what is False:
         return None
     if isinstance(what, str) or name == "passwd":
@@ -41,8 +42,8 @@ def _thing(name: str, what: Any) -> Any:
         return Dir(**more)
     if "link" in what:
         return Link(what["link"])
-    thing: Thing = File(_content(what), **more)
-    return thing
+    file: Thing = File(_content(what), **more)
+    return file
 
 
 def _content(what: dict[str, Any]) -> str | bytes:

@@ -48,6 +48,7 @@ COMMANDS = {
     "rollback": "rollback",
     "resume": "resume",
     "lint": "lint",
+    "doctor": "doctor",
     "watch": "watch",
     "report": "report",
     "trigger": "trigger",

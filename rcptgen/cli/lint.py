@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import click
 
 from rcptgen.cli import Globals, safe
+from rcptgen.cli.codes import EXPLAIN, head_line, page_of, show_page
 from rcptgen.cli.compile_ import rolled_back
 from rcptgen.compiler import workers
 from rcptgen.errors import UsageTrouble
@@ -21,19 +22,17 @@ from rcptgen.publish.history import Rollback
 from rcptgen.reader import State
 from rcptgen.rules.shown import as_json, shown
 
+DOCUMENT = "docs/lint.md"
 MOST_OF_ONE = 100
 """Findings of one code that are told one by one to a person."""
 
-_STAND = "Both examples stand on this host, and name what is different from it:"
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "cyan"}
 
 
 @click.command("lint")
 @click.option("--json", "as_object", is_flag=True, help="One JSON object.")
 @click.option("--ignore", metavar="CODE", multiple=True, help="Leave out what has this code; may be given again.")
-@click.option(
-    "--explain", metavar="CODE", help="Show the page of a code, with a bad and a good example, and nothing else."
-)
+@EXPLAIN
 @click.pass_obj
 def command(given: Globals, as_object: bool, ignore: tuple[str, ...], explain: str | None) -> int:
     """Say what is wrong or wasteful on the host: file and line, a code, and what to do.
@@ -42,9 +41,9 @@ def command(given: Globals, as_object: bool, ignore: tuple[str, ...], explain: s
     """
     known = pages()
     if explain is not None:
-        click.echo(f"{_known(explain, known).text}\n{_STAND}\n\n```toml\n{common_text()}```")
+        show_page(page_of(explain, known, DOCUMENT), common_text())
         return 0
-    ignored = {_known(code, known).code for code in ignore}
+    ignored = {page_of(code, known, DOCUMENT).code for code in ignore}
     given.need_root()
     counts: Counter[Severity] = Counter()
     rollback = _rollback(given.state())
@@ -70,13 +69,6 @@ def _rollback(state: bytes | None) -> Rollback | None:
         return history.rollback
 
 
-def _known(code: str, known: dict[str, Page]) -> Page:
-    page = known.get(code.upper())
-    if page is None:
-        raise click.UsageError(f"{safe(code)} is no code; docs/lint.md lists them: {', '.join(known)}")
-    return page
-
-
 def _counted(findings: Iterator[Finding], known: dict[str, Page], counts: Counter[Severity]) -> Iterator[Finding]:
     for one in findings:
         counts[known[one.code].severity] += 1
@@ -90,9 +82,8 @@ def _as_text(findings: Iterator[Finding], known: dict[str, Page], counts: Counte
         told[one.code] += 1
         if told[one.code] > MOST_OF_ONE:
             continue
-        place = f"{shown(one.file)}:{one.line}" if one.line else shown(one.file)
-        head = click.style(f"{page.severity} {one.code}", fg=_COLOURS[page.severity])
-        click.echo(f"{place}: {head}: {safe(one.text)}\n    {page.advice}")
+        head = head_line(one.file, one.line, page, _COLOURS[page.severity], one.text)
+        click.echo(f"{head}\n    {page.advice}")
     for code, number in told.items():
         if number > MOST_OF_ONE:
             click.echo(f"and {number - MOST_OF_ONE} more of {code}: {known[code].title} (--json tells them all)")

@@ -20,7 +20,7 @@ def files_of_rules(host: Host) -> Iterator[Finding]:
     """What is wrong in the files of `[extra]` and `[[relay]]`."""
     for one in [*host.extra_files.values(), *host.relay_files]:
         if one.damaged:
-            yield Finding("E101", f"its rules cannot be used: {one.trouble}", one.path, one.line)
+            yield Finding("X101", f"its rules cannot be used: {one.trouble}", one.path, one.line)
     yield from _foreign(host)
     yield from _unsaid(host)
     if host.config.relay:
@@ -36,21 +36,21 @@ def _foreign(host: Host) -> Iterator[Finding]:
                 lines = [part.accepted.first_line, *(line for _, line in part.prefixes.values())]
                 count = len(part.accepted) + len(part.prefixes)
                 text = f"{_counted(count)} for {shown(domain)}, for which this host takes no mail"
-                yield Finding("E102", text, path, min(filter(None, lines)))
+                yield Finding("X102", text, path, min(filter(None, lines)))
 
 
 def _relayed(host: Host) -> Iterator[Finding]:
     """Recipients of domains that are not relayed, and relayed domains without any."""
     for file in host.relay_files:
         for domain, (count, line) in sorted(file.listing.strange.domains.items()):
-            yield Finding("E103", f"{_counted(count)} for {shown(domain)}, which is not relayed here", file.path, line)
+            yield Finding("X103", f"{_counted(count)} for {shown(domain)}, which is not relayed here", file.path, line)
     if any(file.trouble for file in host.relay_files):
         return  # whom that file lists is not known
     listed = {domain for file in host.relay_files for domain in file.listing.parts}
     for one in host.domains():
         if one.kind is DomainKind.RELAY and one.name not in listed:
             text = f"no file of [[relay]] names {shown(one.name)}: all of it is accepted"
-            yield Finding("E104", text, one.file, one.line)
+            yield Finding("X104", text, one.file, one.line)
 
 
 def _unsaid(host: Host) -> Iterator[Finding]:
@@ -65,7 +65,7 @@ def _unsaid(host: Host) -> Iterator[Finding]:
                 text = (
                     f"{shown(name)}* ends at no break character: {', '.join(short)} accepts more, or the whole domain"
                 )
-                yield Finding("E105", text, path, line)
+                yield Finding("X105", text, path, line)
 
 
 def _says_all(host: Host, name: str) -> bool:

@@ -130,6 +130,11 @@ class SourceTree:
         _check(path)
         return self._read(path, lambda: self._resolver.locate(path), Opened, may_wait)
 
+    def descriptor(self, path: bytes, *, may_wait: bool = False) -> int | Failure | NotRegular:
+        """As `open`, but the open file's own descriptor, which the caller closes."""
+        _check(path)
+        return self._read(path, lambda: self._resolver.locate(path), lambda fd, _: os.dup(fd), may_wait)
+
     def status(self, path: bytes, *, may_wait: bool = False) -> Status | Failure:
         """What stat(2) says, links followed."""
         _check(path)

@@ -10,6 +10,7 @@ from lintpages import configured, lay
 from runs import forked_workers
 
 import rcptgen
+from rcptgen.doctor import pages as of_doctor
 from rcptgen.host import Host
 from rcptgen.lint import Finding, Page, Severity, lint, pages
 
@@ -53,11 +54,12 @@ def test_the_common_host_is_clean(tmp_path: Path) -> None:
 
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
-    """A code is what a finding is made with."""
+    """A code is what a finding is made with, here or by `rcptgen doctor`."""
     used: set[str] = set()
     for path in PACKAGE.rglob("*.py"):
         used |= set(re.findall(r'"([A-Z][1-9]\d\d)"', path.read_text()))
-    assert used == set(pages())
+    assert used == {*pages(), *of_doctor()}
+    assert pages().keys().isdisjoint(of_doctor())
 
 
 def test_pages_say_what_to_do() -> None:

@@ -744,3 +744,18 @@ def test_what_is_above_the_root_is_the_root(house: House, tree: SourceTree) -> N
         above = top.child_status(b"..")
     assert isinstance(above, Status)
     assert above.inode == os.stat(house.root).st_ino
+
+
+def test_a_descriptor_is_the_callers_and_of_regular_files_alone(house: House, tree: SourceTree) -> None:
+    house.file(FILE)
+    house.link(HOME + b"/absolute", b"/home/joe/.qmail-x")
+    house.fifo(HOME + b"/fifo")
+    before = os.listdir("/proc/self/fd")
+    descriptor = tree.descriptor(HOME + b"/absolute")
+    assert isinstance(descriptor, int)
+    assert os.fstat(descriptor).st_ino == os.stat(house.at(FILE)).st_ino
+    assert not os.get_inheritable(descriptor)
+    os.close(descriptor)
+    assert tree.descriptor(HOME + b"/fifo") == NotRegular(stat.S_IFIFO | 0o644)
+    assert tree.descriptor(HOME + b"/none") == Absent(errno.ENOENT)
+    assert os.listdir("/proc/self/fd") == before

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
+from rcptgen.config import Guard
 from rcptgen.errors import ConfigurationError
 from rcptgen.host import Host
-from rcptgen.listfiles import overlay_of
+from rcptgen.listfiles import ListFile, overlay_of
 from rcptgen.reader import Report, State
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
@@ -144,27 +145,29 @@ class Extra:
 
 
 def extra(host: Host, remembered: Remembered = lambda path: None, *, forced: bool = False) -> Extra:
-    """The overlays of a host; a file that cannot be used, or was emptied, says what is `remembered` of it.
+    """The overlays of a host; a file that cannot be used, or is in doubt, says what is `remembered` of it.
 
-    `forced`: a person says that what was emptied is meant.
+    `forced`: a person says that what is in doubt is meant.
     """
     wanted = host.config.extra
+    accepting = set(map(os.fsencode, wanted.accept_files))
     data: dict[bytes, bytes] = {}
     kept: dict[bytes, str] = {}
     lacking: dict[bytes, str] = {}
     listings: dict[bytes, Listing] = {}
     for path, one in host.extra_files.items():
-        old = remembered(path) if one.trouble or (one.listing.is_blank and not forced) else None
-        before = None if old is None else overlay_of(path, old)
-        if before is not None and before.trouble:
-            before = None  # another version understood it
+        before = None if forced and not one.trouble else _before(one, remembered)
+        why = one.why
+        if before is not None and not why:
+            limits = host.config.guard if path in accepting else None
+            why = _doubt(before.listing, one.listing, limits)
+            if why:
+                host.units.note(Report(path, State.SUSPECT, why))
         if one.trouble and before is None:
-            lacking[path] = one.why
+            lacking[path] = why
             continue
-        if before is not None and (one.trouble or before.listing.rules):
-            kept[path] = one.why or EMPTIED
-            if not one.trouble:
-                host.units.note(Report(path, State.SUSPECT, EMPTIED))
+        if before is not None and why:
+            kept[path] = why
             one = before
         data[path], listings[path] = one.data, one.listing
     sources = [
@@ -174,3 +177,26 @@ def extra(host: Host, remembered: Remembered = lambda path: None, *, forced: boo
         if path in listings
     ]
     return Extra(Overlays(wanted.accept, wanted.reject, sources), data, kept, lacking)
+
+
+def _before(one: ListFile, remembered: Remembered) -> ListFile | None:
+    """What a file said when it was published last; None where that is not known, or what it says now."""
+    old = remembered(one.path)
+    if old is None or (old == one.data and not one.trouble):
+        return None
+    found = overlay_of(one.path, old)
+    # What another version took for rules is not known to this one.
+    return None if found.trouble else found
+
+
+def _doubt(before: Listing, now: Listing, limits: Guard | None) -> str:
+    """Why a sound file is hardly what was meant; `limits`: those for a file whose rules accept.
+
+    Half-written files end with a line now and then: the guard looks at domains, and each may have lost little.
+    """
+    if now.is_blank and before.rules:
+        return EMPTIED
+    lost = before.rules - now.rules
+    if limits is None or not now.rules or lost < limits.domain_loss_min or lost <= limits.domain_loss * before.rules:
+        return ""
+    return f"{lost} of its {before.rules} rules are gone since it was published last; compile --force takes it as it is"

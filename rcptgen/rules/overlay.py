@@ -202,9 +202,10 @@ def parse(data: bytes, collector: Collector, *, patterns: bool) -> Listing:
 def lines(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The lines of a file with their numbers, without their newlines; never all of them at once."""
     at, number = len(BOM) if data.startswith(BOM) else 0, 0
-    while at < len(data):
-        end = data.find(b"\n", at + _CHUNK)
-        end = len(data) if end < 0 else end
+    size = len(data) - data.endswith(b"\n")
+    while at <= size and at < len(data):
+        end = data.find(b"\n", at + _CHUNK, size)
+        end = size if end < 0 else end
         some = data[at:end].split(b"\n")
         yield from enumerate(some, number + 1)
         number += len(some)

@@ -204,6 +204,32 @@ def test_a_comment_says_that_a_file_is_meant_to_be_empty(site: Site) -> None:
     assert done.states == {}
 
 
+MANY = "".join(f"user{number}@example.org\n" for number in range(10))
+
+
+@pytest.mark.parametrize(("left", "kept"), [(9, False), (5, False), (4, True), (1, True)])
+@pytest.mark.parametrize("path", [ACCEPT, REJECT])
+def test_most_rules_of_a_file_gone_is_hardly_meant(site: Site, path: str, left: int, kept: bool) -> None:
+    """Each domain may lose too little of its names for the guard to see it."""
+    site.host.write("/etc/rcptgen.toml", CONFIG + "[guard]\ndomain_loss_min = 5\n")
+    for number in range(100):
+        site.host.write(f"alias/.qmail-more{number}", "&joe@far.example\n")
+    site.host.write(path, MANY)
+    site.published()
+    site.host.write(path, "".join(MANY.splitlines(keepends=True)[:left]))
+    done = site.compile()
+    assert not done.held
+    if kept and path == ACCEPT:
+        assert (done.status, done.states) == (75, {ACCEPT: "suspect"})
+        assert f"{10 - left} of its 10 rules are gone" in done.kept[ACCEPT]
+        assert site.accepts("user9@example.org")
+        assert site.compile("--force").status == 0
+    else:
+        assert done.status == 0
+    assert site.accepts("user9@example.org") is False
+    assert site.published().states == {}
+
+
 def test_force_takes_an_emptied_file_for_what_it_is(site: Site) -> None:
     site.published()
     emptied(site, ACCEPT)

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from rcptgen.targets.base import Answer, Line, Prefixes, Says
 from rcptgen.targets.formats import CdbFormat, Get
+from rcptgen.targets.lowering import Said
 
 KEY, OPEN = b":", b"!"
 
@@ -36,6 +38,11 @@ class Sqmail(CdbFormat):
         """:user@domain."""
         at = b"@" + domain
         return [KEY + name + at for name in names]
+
+    def adapt(self, said: Said) -> None:
+        """The line of an open domain answers before any key of the cdb."""
+        if said.whole.accepted:
+            said.widened = [replace(one, key=self.key(b"", said.domain)) for one in said.widened]
 
     def double(self, name: bytes) -> bytes | None:
         """The name itself, where its first break character is its last."""

@@ -69,6 +69,7 @@ def test_no_false_refusal_and_every_false_acceptance_is_reported(variant: Varian
 @every
 @hypothesis.settings(max_examples=25)
 @given(table=tables)
+@hypothesis.example(table=Table({}, {b"a": ACCEPT, b"-a": ACCEPT}))
 def test_what_is_reported_really_lets_something_in(variant: Variant, table: Table) -> None:
     name, options = variant
     with compiled(name, {DOMAINS[0]: table}, options) as found:

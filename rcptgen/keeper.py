@@ -198,7 +198,7 @@ class Keeper:
             self._owed = result.status not in PUBLISHED
             return result
         finally:
-            self._note(homes)
+            self._note(homes if self._standings.copied else None)
 
     def _note(self, homes: set[Unit] | None) -> None:
         """Puts down which units there are, and which were read: `homes`, or (None) all that were not handed over."""

@@ -70,6 +70,8 @@ class Attempt:
         if self.bare_domain is not None and host.rules(self.bare_domain).prepend is None:
             self.bare_domain = None
         self.bare: frozenset[bytes] = frozenset()
+        self.standing: set[bytes] = set()
+        """The domains that nothing is known of yet that speaks against copying them from what is published."""
         self.asked = b""
         self.classes: Counter[str] = Counter()
         self.recipients: Counter[tuple[str, str]] = Counter()
@@ -106,18 +108,19 @@ class Attempt:
             run.host.units.forget({owner.home for owner in run.host.units.looked_at})
         usable = standings is not None and not (run.rollback or run.request.full or self.hold.everything)
         base = run.base() if usable else None
-        anew = 0
         if standings is not None:
             standings.copied = base is not None
-            anew = sum(not self._may_stand(one.name) for one in run.domains)
+        if base is not None and standings is not None:
+            self.standing = standings.standing().intersection(base.ledger.names)
+            self.standing -= {key.encode("latin-1").removeprefix(CATCH_ALL) for key in run.memory.held}
+        anew = sum(one.name not in self.standing for one in run.domains)
         self.out.open(base, rewritten=anew <= MOST_REWRITTEN)
 
     def _few(self, base: Base, standings: Standings) -> None:
         """Takes a few domains one by one, and what stands between them as it is."""
         run, names = self.run, base.ledger.names
         told = {one.name: one for one in run.domains}
-        standing = standings.standing().intersection(told, names)
-        standing -= {key.encode("latin-1").removeprefix(CATCH_ALL) for key in run.memory.held}
+        standing = self.standing.intersection(told)
         plain = {name for name in standing if standings.known[name].plain}
         totals = standings.totals(plain)
         run.host.ahead(one for name, one in told.items() if name not in standing)
@@ -183,14 +186,7 @@ class Attempt:
 
     def _ahead(self, domains: Sequence[Domain]) -> None:
         """Tells the host which domains will be asked for; what stands will not be."""
-        self.run.host.ahead(one for one in domains if not self._may_stand(one.name))
-
-    def _may_stand(self, name: bytes) -> bool:
-        """Whether nothing is known yet that speaks against copying a domain from what is published."""
-        standings = self.run.standings
-        if standings is None or not standings.copied or name in standings.unpublished:
-            return False
-        return standings.may_stand(name)
+        self.run.host.ahead(one for one in domains if one.name not in self.standing)
 
     def _gone(self, domain: bytes, old: Blobs) -> None:
         """A published domain that the host no longer has."""
@@ -243,9 +239,7 @@ class Attempt:
     def _standing(self, name: bytes, old: Blobs) -> Standing | None:
         """The domain as it was built last, copied, if nothing of it has changed nor is in question."""
         run, base = self.run, self.out.base
-        if run.standings is None or base is None or not self._may_stand(name):
-            return None
-        if run.is_held(name) or run.is_held(CATCH_ALL + name) or old.live != old.published:
+        if run.standings is None or base is None or name not in self.standing:
             return None
         standing, at = run.standings.of(name, old.live), base.ledger.at(name)
         if standing is None or at is None:
@@ -421,9 +415,10 @@ class Attempt:
         """Whether homes that were read for the last publication are gone with all that stood beside them."""
         run = self.run
         gone: dict[bytes, int] = {}
-        for path in run.memory.units - run.host.units.reports.keys():
-            if b"\0" in path:
-                continue  # a claim, see Policy.claims
+        reports = run.host.units.reports
+        for path in run.memory.units:
+            if path in reports or b"\0" in path:
+                continue  # with a NUL: a claim, see Policy.claims
             parent = os.path.dirname(path.rstrip(b"/"))
             gone[parent] = gone.get(parent, 0) + 1
         several = sorted(parent for parent, count in gone.items() if count >= HOMES_OF_A_MOUNT)

@@ -35,6 +35,9 @@ from rcptgen.standing import Standing, Totals
 from rcptgen.targets.base import Lowered, Reader, Target, Unsayable, Writer
 from rcptgen.targets.witness import SAMPLE, UNKNOWN, Proof, Wrong, explained
 
+PROVED_OF_A_GROUP = 2
+"""Names of one outcome, of a domain that is only copied, that are proved."""
+
 POSTMASTER = b"postmaster"
 _ACCEPTED = Outcome(Verdict.DELIVER, Kind.UNKNOWN, "accepted without a domain")
 
@@ -174,7 +177,7 @@ class Build:
 
     def prove_too(self, domain: bytes, table: Table) -> None:
         """A domain that is only copied is asked for in the new files, like those that are built."""
-        self._proof.add(domain, table)
+        self._proof.add(domain, table, most=PROVED_OF_A_GROUP)
 
     @property
     def base(self) -> Base | None:
@@ -474,7 +477,7 @@ def canary(text: str) -> bytes:
 
 def _unexplained(accepted: list[Wrong], outcomes: Outcomes) -> list[Wrong]:
     """The false acceptances under a key that the run does not report."""
-    if outcomes.widened_count > len(outcomes.widened):
+    if not accepted or outcomes.widened_count > len(outcomes.widened):
         return []
     return explained(accepted, outcomes.widened)[1]
 

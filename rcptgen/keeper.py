@@ -166,7 +166,7 @@ class Keeper:
     def _doubt(self, homes: set[Unit]) -> None:
         """The domains behind these homes do not stand."""
         standings = self._standings
-        standings.doubtful |= {name for name, one in standings.known.items() if not homes.isdisjoint(one.homes())}
+        standings.doubtful |= standings.behind(homes)
 
     def _as_it_was(self, host: Host, before: Mapping[Unit, Report | None]) -> bool:
         """Whether all that was doubted turns out to stand: a new password changes no rule."""

@@ -8,7 +8,7 @@ change of one domain of ten thousand cheap.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 
@@ -156,6 +156,11 @@ class Standings:
         """The domain as it still stands, if its published table is `blob`."""
         found = self.known[domain] if self.may_stand(domain) else None
         return found if found is not None and found.check == check_of(blob) else None
+
+    def behind(self, homes: Collection[bytes]) -> set[bytes]:
+        """The domains whose rules come from one of these homes."""
+        claims = tuple(home + b"\0" for home in homes)
+        return {name for name, one in self.known.items() if any(claim.startswith(claims) for claim in one.claims)}
 
     def standing(self) -> set[bytes]:
         """The domains that stand as they were published."""

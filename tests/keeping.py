@@ -53,6 +53,12 @@ class Kept:
         finally:
             reader.close()
 
+    def made(self) -> bytes:
+        """The list that a compile without any memory makes of the host."""
+        file = bytes(self.top / "made.cdb")
+        compile_host(bytes(self.host.root), self.config, Request((Output("validrcptto", file),), force=True))
+        return file
+
     def is_true(self) -> bool:
         """Whether the files are what a compile without any memory makes of the host."""
         fresh = [(self.top / f"fresh.{name}", name) for name in self.files]

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Container, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from typing import Any
 
 from rcptgen.ledger import Ledger
 from rcptgen.targets.base import Lowered, Unsayable
@@ -139,6 +140,7 @@ class Standings:
     copied: bool = False
     """Whether the last run could copy what stands: else it has read and built everything."""
 
+    _same: dict[Any, Any] = field(default_factory=dict)
     _totals: Totals = field(default_factory=Totals)
 
     def shaped_as(self, prepended: str) -> None:
@@ -175,6 +177,11 @@ class Standings:
     def put(self, domain: bytes, standing: Standing) -> None:
         """The domain was built anew."""
         self._take(domain)
+        same = self._same
+        # Ten thousand domains have some hundred ways to be counted.
+        kinds = tuple(same.setdefault(one, one) for one in standing.kinds)
+        counts = tuple(same.setdefault(one, one) for one in standing.counts)
+        standing = replace(standing, kinds=same.setdefault(kinds, kinds), counts=same.setdefault(counts, counts))
         self.known[domain] = standing
         self._totals.add(standing)
         self.doubtful.discard(domain)
@@ -209,4 +216,5 @@ class Standings:
             self._take(name)
         for name in [name for name in self.passing if name not in domains]:
             del self.passing[name]
+        self._same.clear()
         self.doubtful = {name for name in self.doubtful if name in domains}

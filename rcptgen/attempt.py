@@ -11,6 +11,7 @@ from zlib import crc32
 from rcptgen.build import POSTMASTER, Blobs, Build, side_by_side, text_of
 from rcptgen.errors import PublishFailed, SourceFailed
 from rcptgen.host import Domain, DomainKind
+from rcptgen.ledger import Base
 from rcptgen.memory import exact_names
 from rcptgen.policy import Policy, Shaped
 from rcptgen.publish import guard
@@ -22,13 +23,19 @@ from rcptgen.reader import State as UnitState
 from rcptgen.request import HOLDING, MOST_SLOW, Held
 from rcptgen.rules.table import Table
 from rcptgen.run import CATCH_ALL, Hold, Run, domain_key
-from rcptgen.standing import Standing, Standings, check_of
+from rcptgen.standing import Standing, Standings, check_of, listed
 from rcptgen.targets.base import Unsayable, Widened
 
 STRETCH = 64
 AHEAD = 3
 _NOT_PACKED = b"\0"
 """Stands for the packed table of a domain that nothing is compared with and nobody remembers."""
+
+MOST_REWRITTEN = 64
+"""Domains that are built anew up to which the files are made of the published ones."""
+
+PROVED = 32
+"""Domains, of those that are only copied, that are proved each time."""
 
 HOMES_OF_A_MOUNT = 2
 """So many homes that vanish from one directory, and leave it empty, look like a lost mount."""
@@ -52,7 +59,7 @@ class Attempt:
             forced=run.request.force,
         )
         self.out = Build(run)
-        self.out.recording = run.standings is not None
+        self.out.recording = run.standings is not None and run.rollback is None
         self.held: list[Held] = []
         self.holds: list[Withheld] = []
         self.since: dict[str, float] = {}
@@ -65,6 +72,8 @@ class Attempt:
         if self.bare_domain is not None and host.rules(self.bare_domain).prepend is None:
             self.bare_domain = None
         self.bare: frozenset[bytes] = frozenset()
+        self.standing: set[bytes] = set()
+        """The domains that nothing is known of yet that speaks against copying them from what is published."""
         self.asked = b""
         self.classes: Counter[str] = Counter()
         self.recipients: Counter[tuple[str, str]] = Counter()
@@ -77,13 +86,83 @@ class Attempt:
 
     def build(self) -> Hold | None:
         """Writes every output; what the next pass must hold where this one turns out to let go too much."""
-        run, memory = self.run, self.run.memory
+        run = self.run
         self.policy.prepare()
         if run.standings is not None:
             run.standings.shaped_as(self.policy.prepended)
         if run.census is not None:
             run.census.begin()
-        self.out.open()
+        self._open()
+        if self.out.base is not None and run.standings is not None and run.standings.settled:
+            self._few(self.out.base, run.standings)
+        else:
+            self._all()
+        self._bare()
+        self.out.lists(run.extra.data)
+        self.out.written()
+        return self._next()
+
+    def _open(self) -> None:
+        """Every output is open, and what is published where something of it can be copied."""
+        run, standings = self.run, self.run.standings
+        if standings is not None and standings.ledger is not None and standings.ledger.number != run.memory.number:
+            # Another run has published since, and may have seen what was not looked at here yet.
+            standings.ledger = None
+            run.host.units.forget({owner.home for owner in run.host.units.looked_at})
+        usable = standings is not None and not (run.rollback or run.request.full or self.hold.everything)
+        base = run.base() if usable else None
+        if standings is not None:
+            standings.copied = base is not None
+        if base is not None and standings is not None:
+            self.standing = standings.standing().intersection(base.ledger.names)
+            self.standing -= {key.encode("latin-1").removeprefix(CATCH_ALL) for key in run.memory.held}
+        anew = sum(one.name not in self.standing for one in run.domains)
+        self.out.open(base, rewritten=anew <= MOST_REWRITTEN)
+
+    def _few(self, base: Base, standings: Standings) -> None:
+        """Takes a few domains one by one, and what stands between them as it is."""
+        run, names = self.run, base.ledger.names
+        told = {one.name: one for one in run.domains}
+        standing = self.standing.intersection(told)
+        plain = {name for name in standing if standings.known[name].plain}
+        totals = standings.totals(plain)
+        run.host.ahead(one for name, one in told.items() if name not in standing)
+        at = 0
+        for name in sorted({name for name in (*told, *names) if name not in plain}):
+            if name in standing:
+                self._stands(told[name], standings.known[name])
+                continue
+            end = base.ledger.before(name)
+            self.out.copy(at, end)
+            at = end + (end < len(names) and names[end] == name)
+            run.progress(at, len(names))
+            live = run.memory.live.blob(name) or b""
+            old = Blobs(live, b"", live)
+            if name in told:
+                self._domain(told[name], old)
+            else:
+                self._gone(name, old)
+        self.out.copy(at, len(names))
+        self._sample(base, standing)
+        self.out.total(totals)
+        self.classes.update(totals.classes)
+        self.recipients.update(totals.recipients)
+        self.before += totals.accepted
+        self.approximate += totals.approximate
+        self.policy.claims.update(claim for name in plain for claim in standings.known[name].claims)
+
+    def _sample(self, base: Base, standing: set[bytes]) -> None:
+        """Some of the domains that are only copied are proved all the same, others each time."""
+        names = base.ledger.names
+        step = max(1, len(names) // PROVED)
+        for name in names[base.ledger.number % step :: step]:
+            blob = base.rules.blob(name) if name in standing else None
+            if blob is not None:
+                self.out.prove_too(name, unpack(blob))
+
+    def _all(self) -> None:
+        """Takes every domain."""
+        run, memory = self.run, self.run.memory
         told = ((one.name, one) for one in self._told())
         # Without a rollback what is published is what the guard compares with.
         published = memory.published.blobs() if memory.rollback is not None else iter(())
@@ -97,10 +176,6 @@ class Attempt:
             else:
                 self._domain(domain, old)
                 done += 1
-        self._bare()
-        self.out.lists(run.extra.data)
-        self.out.written()
-        return self._next()
 
     def _told(self) -> Iterator[Domain]:
         """The host's domains; before each stretch the host is told what will be asked for."""
@@ -114,8 +189,7 @@ class Attempt:
 
     def _ahead(self, domains: Sequence[Domain]) -> None:
         """Tells the host which domains will be asked for; what stands will not be."""
-        standings = self.run.standings
-        self.run.host.ahead(one for one in domains if standings is None or not standings.may_stand(one.name))
+        self.run.host.ahead(one for one in domains if one.name not in self.standing)
 
     def _gone(self, domain: bytes, old: Blobs) -> None:
         """A published domain that the host no longer has."""
@@ -141,7 +215,7 @@ class Attempt:
     def _domain(self, domain: Domain, old: Blobs) -> None:
         standing = self._standing(domain.name, old)
         if standing is not None:
-            self._stands(domain, standing, old.live)
+            self._stands(domain, standing)
             return
         shaped = self.policy.shape(domain)
         table, name = shaped.table, domain.name
@@ -166,16 +240,18 @@ class Attempt:
             self._remember(self.run.standings, shaped, blob if sound else None)
 
     def _standing(self, name: bytes, old: Blobs) -> Standing | None:
-        """The domain as it was built last, if nothing of it has changed and nothing of it is in question."""
-        run = self.run
-        if run.standings is None or run.rollback is not None or run.request.full or self.hold.everything:
+        """The domain as it was built last, copied, if nothing of it has changed nor is in question."""
+        run, base = self.run, self.out.base
+        if run.standings is None or base is None or name not in self.standing:
             return None
-        if run.is_held(name) or run.is_held(CATCH_ALL + name) or old.live != old.published:
+        standing, at = run.standings.of(name, old.live), base.ledger.at(name)
+        if standing is None or at is None:
             return None
-        return run.standings.of(name, old.live)
+        self.out.copy(at, at + 1)
+        return standing
 
-    def _stands(self, domain: Domain, standing: Standing, blob: bytes) -> None:
-        """One domain as it was built last."""
+    def _stands(self, domain: Domain, standing: Standing) -> None:
+        """Counts one domain that is as it was built last."""
         name, kind = domain.name, domain.kind.value
         self.classes[kind] += 1
         for what, count in standing.kinds:
@@ -187,26 +263,28 @@ class Attempt:
             self.empty.append(name)
         for one in standing.unsayable:
             self.out.unsayable(one)
-        self.out.stands(name, standing, blob)
+        self.out.stands(name, standing)
 
     def _remember(self, standings: Standings, shaped: Shaped, blob: bytes | None) -> None:
         """Puts down what a domain was built to, where it may be built the same way again without a look."""
         name, policy = shaped.domain.name, self.policy
         claims = tuple(policy.last_claims)
         signature = standings.signatures.get(name)
-        if blob is None or signature is None or self.run.rollback is not None or name == self.bare_domain:
+        if blob is None or signature is None or not self.out.recording or name == self.bare_domain:
             standings.drop(name, None if blob is None or self.run.rollback is not None else check_of(blob))
             return
-        written, kinds = self.out.last
+        said, kinds = self.out.last
         table = shaped.table
         standings.put(
             name,
             Standing(
                 signature=signature,
+                kind=shaped.domain.kind.value,
                 claims=claims,
                 check=check_of(blob),
                 unsayable=tuple(_unsayable(shaped)),
-                written=written,
+                counts=tuple((one.exact, one.wildcards, one.refusals) for one in said),
+                said=listed(said),
                 kinds=kinds,
                 approximate=_approximate(table),
                 empty=_is_empty(shaped.domain, table),
@@ -340,9 +418,10 @@ class Attempt:
         """Whether homes that were read for the last publication are gone with all that stood beside them."""
         run = self.run
         gone: dict[bytes, int] = {}
-        for path in run.memory.units - run.host.units.reports.keys():
-            if b"\0" in path:
-                continue  # a claim, see Policy.claims
+        reports = run.host.units.reports
+        for path in run.memory.units:
+            if path in reports or b"\0" in path:
+                continue  # with a NUL: a claim, see Policy.claims
             parent = os.path.dirname(path.rstrip(b"/"))
             gone[parent] = gone.get(parent, 0) + 1
         several = sorted(parent for parent, count in gone.items() if count >= HOMES_OF_A_MOUNT)
@@ -409,6 +488,8 @@ class Attempt:
             },
             must_remember=self.run.request.resume,
         )
+        if self.run.standings is not None and self.out.ledger is not None:
+            self.run.standings.published(self.out.ledger)
 
     def _units(self) -> frozenset[bytes]:
         """The homes and claims that the published rules come from, read or kept.

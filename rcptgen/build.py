@@ -17,12 +17,14 @@ from typing import Any
 
 from rcptgen.config import Config
 from rcptgen.errors import PublishFailed
+from rcptgen.ledger import Base, Entries, Ledger
 from rcptgen.memory import BARE, BARE_OF_BASE, Memory
 from rcptgen.publish import guard
 from rcptgen.publish.files import Publication, PublishedUnsynced
 from rcptgen.publish.generation import Meta, path_key
 from rcptgen.publish.history import Rollback
 from rcptgen.publish.packed import pack, unpack
+from rcptgen.publish.rulesfile import RulesFile
 from rcptgen.publish.staged import Staged
 from rcptgen.publish.state import State
 from rcptgen.publish.tally import EMPTY, Tally
@@ -30,9 +32,12 @@ from rcptgen.publish.writer import GenerationWriter
 from rcptgen.request import MOST_LISTED, Outcomes, Output, Request, Result
 from rcptgen.rules.outcome import Kind, Outcome, Verdict
 from rcptgen.rules.table import Table
-from rcptgen.standing import Standing, Written
+from rcptgen.standing import Standing, Totals
 from rcptgen.targets.base import Lowered, Reader, Target, Unsayable, Writer
 from rcptgen.targets.witness import SAMPLE, UNKNOWN, Proof, Wrong, explained
+
+PROVED_OF_A_GROUP = 2
+"""Names of one outcome, of a domain that is only copied, that are proved."""
 
 POSTMASTER = b"postmaster"
 _ACCEPTED = Outcome(Verdict.DELIVER, Kind.UNKNOWN, "accepted without a domain")
@@ -83,7 +88,10 @@ class Build:
         self.domains = self.accepted = 0
         self.recording = False
         """Whether what a domain becomes is put down in `last`: in each output, and the kinds of its names."""
-        self.last: tuple[tuple[Written, ...], tuple[tuple[str, int], ...]] = ((), ())
+        self.last: tuple[tuple[Lowered, ...], tuple[tuple[str, int], ...]] = ((), ())
+        self.ledger: Ledger | None = None
+        """Where all domains stand, once they are published."""
+        self._entries = Entries()
         self._lists: dict[str, str] = {}
         self._staged: list[Staged] = []
         self._committing = False
@@ -98,17 +106,25 @@ class Build:
         for descriptor in self._scratch:
             os.close(descriptor)
         self._scratch = []
+        self._entries.close()
         # Once the renames have begun, the files may be those of this generation: the next run finds out.
         if self.generation is not None and not self.generation.accepted and not self._committing:
             self.generation.abandon()
 
-    def open(self) -> None:
-        """Every output has a file that can be written to, without a name or beside its target."""
+    def open(self, base: Base | None = None, *, rewritten: bool = False) -> None:
+        """Every output has a file that can be written to, without a name or beside its target.
+
+        `base` may be copied from, and is ours to close; with `rewritten` that is most of each file.
+        """
         job = self.job
-        for one, target in zip(job.request.outputs, job.targets, strict=True):
+        self._entries.base = base
+        for number, (one, target) in enumerate(zip(job.request.outputs, job.targets, strict=True)):
             descriptor = self._without_name() if job.request.dry_run else self._stage(one)
             self._descriptors.append(descriptor)
-            self._writers.append(target.writer(descriptor))
+            old = base.descriptors[number] if base is not None and rewritten else None
+            writer = target.writer(descriptor) if old is None else target.rewriter(descriptor, old)
+            self._writers.append(writer)
+        self.recording = self.recording and self._entries.of(self._writers)
         if job.state is not None and not job.request.dry_run:
             self.generation = job.state.begin()
 
@@ -145,32 +161,55 @@ class Build:
         if table is not None:
             self._write(domain, table)
 
-    def stands(self, domain: bytes, standing: Standing, blob: bytes) -> None:
-        """Takes a domain that is what it was, with the table `blob`; there is no rollback."""
-        if self.generation is not None:
-            self.generation.add(domain, blob)
-        self.domains += 1
-        for written, writer, outcomes in zip(standing.written, self._writers, self.outputs, strict=True):
-            for keys, value in written.batches():
-                writer.put(keys, value)
-            self._count(domain, outcomes, written.said)
+    def stands(self, domain: bytes, standing: Standing) -> None:
+        """Counts a domain that is what it was, and is copied (`copy`)."""
+        for said, outcomes in zip(standing.said, self.outputs, strict=False):
+            self._list(domain, outcomes, said)
+        for counts, outcomes in zip(standing.counts, self.outputs, strict=True):
+            self._count(outcomes, *counts)
         self.kinds.update(dict(standing.kinds))
         self.accepted += standing.accepted
+
+    def total(self, totals: Totals) -> None:
+        """Counts domains of which there is nothing to list, and that are copied."""
+        for counts, outcomes in zip(totals.counts, self.outputs, strict=False):
+            self._count(outcomes, *counts)
+        self.kinds.update(totals.kinds())
+        self.accepted += totals.accepted
+
+    def prove_too(self, domain: bytes, table: Table) -> None:
+        """A domain that is only copied is asked for in the new files, like those that are built."""
+        self._proof.add(domain, table, most=PROVED_OF_A_GROUP)
+
+    @property
+    def base(self) -> Base | None:
+        """What may be copied from."""
+        return self._entries.base
+
+    def copy(self, first: int, end: int) -> None:
+        """Takes the domains number `first` up to `end` of the base as they are there; there is no rollback."""
+        base = self.base
+        if base is None or first >= end:
+            return
+        if self.generation is not None:
+            self.generation.copy(base.rules, first, end, base.ledger.names[end - 1])
+        self._entries.copy(base, first, end)
+        self.domains += end - first
 
     def _write(self, domain: bytes, table: Table) -> None:
         self._proof.add(domain, table)
         self.domains += 1
-        written = []
+        said = []
+        self._entries.begin(domain)
         for target, writer, outcomes in zip(self.job.targets, self._writers, self.outputs, strict=True):
             lowered = target.lower(domain, table)
-            records = []
             for keys, value in lowered.batches:
                 writer.put(keys, value)
-                if self.recording:
-                    records.append(Written.record(keys, value))
-            self._count(domain, outcomes, lowered)
+            self._list(domain, outcomes, lowered)
+            self._count(outcomes, lowered.exact, lowered.wildcards, lowered.refusals)
             if self.recording:
-                written.append(Written(tuple(records), replace(lowered, batches=())))
+                said.append(replace(lowered, batches=()))
+        self._entries.end()
         kinds: Counter[str] = Counter()
         for outcome, names in table.groups.items():
             if outcome.accepted:
@@ -179,10 +218,10 @@ class Build:
         self.kinds.update(kinds)
         self.accepted += kinds.total()
         if self.recording:
-            self.last = tuple(written), tuple(kinds.items())
+            self.last = tuple(said), tuple(kinds.items())
 
     @staticmethod
-    def _count(domain: bytes, outcomes: Outcomes, lowered: Lowered) -> None:
+    def _list(domain: bytes, outcomes: Outcomes, lowered: Lowered) -> None:
         outcomes.widened_count += len(lowered.widened) + lowered.widened_more
         outcomes.unsayable_count += len(lowered.unsayable) + lowered.unsayable_more
         outcomes.losses += lowered.losses
@@ -192,9 +231,12 @@ class Build:
             outcomes.widened += lowered.widened
         if len(outcomes.unsayable) < MOST_LISTED:
             outcomes.unsayable += lowered.unsayable
-        outcomes.exact += lowered.exact
-        outcomes.wildcards += lowered.wildcards
-        outcomes.refusals += lowered.refusals
+
+    @staticmethod
+    def _count(outcomes: Outcomes, exact: int, wildcards: int, refusals: int) -> None:
+        outcomes.exact += exact
+        outcomes.wildcards += wildcards
+        outcomes.refusals += refusals
 
     def unsayable(self, one: Unsayable) -> None:
         """Counts a rule that no output can say."""
@@ -213,10 +255,12 @@ class Build:
                 if some:
                     self.generation.add_bare(key, pack(Table(dict.fromkeys(some, _ACCEPTED), {})))
         names |= {POSTMASTER}
+        self._entries.begin(None)
         for target, writer, outcomes in zip(self.job.targets, self._writers, self.outputs, strict=True):
             keys, value = target.bare(names)
             writer.put(keys, value)
             outcomes.exact += len(keys)
+        self._entries.end()
 
     def lists(self, data: Mapping[bytes, bytes]) -> None:
         """Takes what the files of `[extra]` hold, for the next run to know."""
@@ -229,6 +273,8 @@ class Build:
         """Every output is complete."""
         for outcomes, writer in zip(self.outputs, self._writers, strict=True):
             outcomes.records = writer.finish()
+        if self.base is not None and not self.base.holds():
+            raise PublishFailed("a published file was written to while it was copied from; nothing was published")
 
     def report(self) -> None:
         """The result has what is known before anything is published."""
@@ -326,9 +372,10 @@ class Build:
             staged.finish()
         changed = any(not staged.unchanged() for staged in self._staged)
         meta = self._meta(known, same=not changed)
-        if not (changed or must_remember) and self._says_nothing_new(meta):
+        if not (changed or must_remember) and self._says_nothing_new(meta) and self._same_rules():
             self._forget()
             return
+        check = self.generation.check() if self.generation is not None and self.recording else None
         if self.generation is not None:
             self.generation.finish(meta)
         if must_remember and (self.generation is None or self.generation.failure is not None):
@@ -344,6 +391,8 @@ class Build:
             outcomes.published, outcomes.changed = True, one.changed
         if self.generation is not None and job.state is not None:
             self._remember(self.generation, job.state, must=must_remember)
+            if check is not None and self.generation.accepted:
+                self.ledger = self._entries.ledger(self.generation.number, check)
         if unsynced is not None:
             raise unsynced
 
@@ -365,6 +414,19 @@ class Build:
             self.job.result.warnings.append(warning)
         else:
             self.job.result.generation = generation.number
+
+    def _same_rules(self) -> bool:
+        """Whether the rules are those of the last generation to the byte; only who copies from it must know."""
+        if not self.recording:
+            return True
+        memory = self.job.memory
+        check = self.generation.check() if self.generation is not None else None
+        if check is None or not isinstance(memory.published, RulesFile) or memory.number is None:
+            return True
+        if check != memory.published.whole():
+            return False
+        self.ledger = self._entries.ledger(memory.number, check)
+        return True
 
     def _says_nothing_new(self, meta: Meta) -> bool:
         """Whether the state has nothing to learn from `meta`, the files being the same."""
@@ -426,7 +488,7 @@ def canary(text: str) -> bytes:
 
 def _unexplained(accepted: list[Wrong], outcomes: Outcomes) -> list[Wrong]:
     """The false acceptances under a key that the run does not report."""
-    if outcomes.widened_count > len(outcomes.widened):
+    if not accepted or outcomes.widened_count > len(outcomes.widened):
         return []
     return explained(accepted, outcomes.widened)[1]
 

@@ -12,6 +12,7 @@ from rcptgen.config import Config
 from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError, SourceFailed
 from rcptgen.hooks import Hooks
 from rcptgen.host import Host
+from rcptgen.ledger import places_of
 from rcptgen.memory import remember
 from rcptgen.overlays import extra
 from rcptgen.policy import Policy
@@ -128,12 +129,15 @@ def _run(
     if request.state is not None and not (request.dry_run and not os.path.isdir(request.state)):
         state = stack.enter_context(State.open(request.state, config.history.keep))
     files = [(target, one.path) for target, one in zip(targets, request.outputs, strict=True)]
-    memory = remember(state, files, result.warnings, stack)
+    places = places_of([one.path for one in request.outputs]) if standings is not None else None
+    memory = remember(state, files, result.warnings, stack, standings.ledger if standings is not None else None)
     result.first = not memory.exists
     job = (config, request, time.time(), targets, state, memory, result)
     overlays = extra(host, memory.lists.blob, forced=request.force)
     domains = Policy(host, overlays=overlays).domains()
-    return Run(*job, host=host, progress=progress, domains=domains, extra=overlays, standings=standings)
+    run = Run(*job, host=host, progress=progress, domains=domains, extra=overlays)
+    run.standings, run.places = standings, places
+    return run
 
 
 def _compile(run: Run) -> None:
@@ -202,7 +206,8 @@ def _gone_held(run: Run) -> dict[bytes, str]:
     if not run.memory.exists:
         return {}
     now = {one.name for one in run.domains}
-    before = [domain for domain, _ in run.memory.live.blobs()]
+    ledger = run.ledger
+    before = [domain for domain, _ in run.memory.live.blobs()] if ledger is None else ledger.names
     gone = [domain for domain in before if domain not in now]
     limits = run.limits
     if len(gone) > max(limits.gone_domains, int(limits.gone_share * len(before))):

@@ -168,7 +168,7 @@ class Keeper:
     def _doubt(self, homes: set[Unit]) -> None:
         """The domains behind these homes do not stand."""
         standings = self._standings
-        standings.doubtful |= {name for name, one in standings.known.items() if not homes.isdisjoint(one.homes())}
+        standings.doubtful |= standings.behind(homes)
 
     def _as_it_was(self, host: Host, before: Mapping[Unit, Report | None]) -> bool:
         """Whether all that was doubted turns out to stand: a new password changes no rule."""
@@ -200,7 +200,7 @@ class Keeper:
             self._owed = result.status not in PUBLISHED
             return result
         finally:
-            self._note(homes)
+            self._note(homes if self._standings.copied else None)
 
     def _note(self, homes: set[Unit] | None) -> None:
         """Puts down which units there are, and which were read: `homes`, or (None) all that were not handed over."""

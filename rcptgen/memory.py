@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rcptgen.errors import RcptgenError
+from rcptgen.ledger import Ledger
 from rcptgen.publish.generation import Generation, Orders, path_key
 from rcptgen.publish.history import Rollback, Withheld
 from rcptgen.publish.packed import pack, unpack
@@ -148,18 +149,22 @@ def exact_names(table: Table) -> frozenset[bytes]:
 
 
 def remember(
-    state: State | None, files: Sequence[tuple[Target, bytes]], warnings: list[str], stack: ExitStack
+    state: State | None,
+    files: Sequence[tuple[Target, bytes]],
+    warnings: list[str],
+    stack: ExitStack,
+    ledger: Ledger | None = None,
 ) -> Memory:
     """What was published last: from the state where it made the files, else from the first of the files that can tell.
 
     Without a state directory nothing is remembered.  What a person has ordered (a rollback)
     and what waits for one (held removals) is remembered even where the files are not those of
     the state.  What was opened stays open as long as `stack`; why something was not used is
-    added to `warnings`.
+    added to `warnings`.  `ledger` is that of the last publication of this very process, if any.
     """
     if state is None:
         return Memory()
-    generation = _last_generation(state, [path for _, path in files], warnings)
+    generation = _last_generation(state, [path for _, path in files], warnings, ledger)
     if generation is not None:
         return Memory.of_generation(stack.enter_context(generation))
     memory = _of_files(files, warnings)
@@ -200,14 +205,14 @@ def _of_files(files: Sequence[tuple[Target, bytes]], warnings: list[str]) -> Mem
     return Memory()
 
 
-def _last_generation(state: State, paths: list[bytes], warnings: list[str]) -> Generation | None:
+def _last_generation(state: State, paths: list[bytes], warnings: list[str], ledger: Ledger | None) -> Generation | None:
     """The generation that made the published files, if nothing in it is damaged."""
     found = _matching(state, paths)
     if found is None:
         return None
     try:
         # All of it now: damage must show before anything is built on it.
-        found.check()
+        found.check(ledger.check if ledger is not None and ledger.number == found.number else None)
     except DamagedState as error:
         found.close()
         warnings.append(f"{os.fsdecode(state.path)}: {error}; the state is not used")

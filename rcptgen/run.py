@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from rcptgen.build import Job
 from rcptgen.host import Domain, Host
+from rcptgen.ledger import Base, Ledger, Place
 from rcptgen.overlays import Extra, Overlays
 from rcptgen.publish import guard
 from rcptgen.publish.tally import EMPTY
@@ -29,12 +30,28 @@ class Run(Job):
     extra: Extra = field(default_factory=lambda: Extra(Overlays((), ())))
     standings: Standings | None = None
     census: Census | None = None
+    places: list[Place] | None = None
+    """Where the published files stood just before they were compared with what is remembered."""
     _seen: frozenset[tuple[str, bool]] | None = None
 
     @property
     def sample(self) -> int:
         """Fewer where most of the domains stand: they were proved when they were built."""
         return SAMPLE if self.standings is None or not self.standings.settled else SAMPLE // 10
+
+    @property
+    def ledger(self) -> Ledger | None:
+        """Where the domains stand in the published files, if these are what this process has published last."""
+        ledger = None if self.standings is None else self.standings.ledger
+        usable = ledger is not None and ledger.number == self.memory.number and self.memory.rollback is None
+        return ledger if usable else None
+
+    def base(self) -> Base | None:
+        """What is published, open to be copied from."""
+        ledger = self.ledger
+        if ledger is None or self.places is None:
+            return None
+        return Base.open(ledger, self.memory.published, [one.path for one in self.request.outputs], self.places)
 
     def released(self, domain: bytes, key: bytes | None = None) -> bool:
         """Whether a person lets go what is held of `domain` under `key`, else its removals.

@@ -1,38 +1,23 @@
 """What one domain was built to last time, small enough to be kept for every domain of a host.
 
-While nothing that it came from has changed, it is written again without being read, shaped
-or lowered again: that is what makes a change of one domain of ten thousand cheap.
+While nothing that it came from has changed, its records are copied from the published files
+(rcptgen.ledger), without its being read, shaped or lowered again: that is what makes a
+change of one domain of ten thousand cheap.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Collection, Container, Iterator
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from typing import Any
 
-from rcptgen.targets.base import Batch, Lowered, Unsayable
+from rcptgen.ledger import Ledger
+from rcptgen.targets.base import Lowered, Unsayable
 
-_BETWEEN = b"\0"
-"""No address holds a NUL, nor does any key that is made of one."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One domain in one output: its records, and what else the lowering said."""
-
-    records: tuple[tuple[bytes, bytes], ...]
-    said: Lowered
-
-    @staticmethod
-    def record(keys: Sequence[bytes], value: bytes) -> tuple[bytes, bytes]:
-        """One batch, as it is kept in `records`."""
-        return _BETWEEN.join(keys), value
-
-    def batches(self) -> Iterator[Batch]:
-        """The records as a writer takes them."""
-        for keys, value in self.records:
-            if keys:
-                yield keys.split(_BETWEEN), value
+_Counts = tuple[int, int, int]
+"""Exact names, wildcards and refusals in one output."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +25,17 @@ class Standing:
     """One domain as it was built last, and what that came from.
 
     `signature` tells what the control files and users/cdb said of it, `claims` (as in Policy)
-    name its homes, `check` is that of its packed table.
+    name its homes, `check` is that of its packed table.  `said` is what lowering it said in
+    each output; empty for most domains, of which nothing is to be listed: they are `plain`.
     """
 
     signature: bytes
+    kind: str
     claims: tuple[bytes, ...]
     check: bytes
     unsayable: tuple[Unsayable, ...]
-    written: tuple[Written, ...]
+    counts: tuple[_Counts, ...]
+    said: tuple[Lowered, ...]
     kinds: tuple[tuple[str, int], ...]
     approximate: int
     empty: bool
@@ -57,15 +45,71 @@ class Standing:
         """How many rules accept."""
         return sum(count for _, count in self.kinds)
 
+    @property
+    def plain(self) -> bool:
+        """Whether numbers say all that a run says of it."""
+        return not (self.said or self.unsayable or self.empty)
+
     def homes(self) -> Iterator[bytes]:
         """The homes that its rules come from."""
         for claim in self.claims:
             yield claim.partition(b"\0")[0]
 
 
+def listed(said: tuple[Lowered, ...]) -> tuple[Lowered, ...]:
+    """What is kept of what lowering a domain said: nothing where it only counted."""
+    some = any(
+        one.widened or one.unsayable or one.widened_more or one.unsayable_more or one.losses or one.left_out
+        for one in said
+    )
+    return said if some else ()
+
+
 def check_of(blob: bytes) -> bytes:
     """What tells one packed table from every other."""
     return blake2b(blob, digest_size=16).digest()
+
+
+@dataclass(slots=True)
+class Totals:
+    """What standing domains add up to: how many of each kind, their accepted rules, and what is in each output."""
+
+    classes: Counter[str] = field(default_factory=Counter)
+    recipients: Counter[tuple[str, str]] = field(default_factory=Counter)
+    counts: list[list[int]] = field(default_factory=list)
+    approximate: int = 0
+
+    @property
+    def accepted(self) -> int:
+        """How many rules accept."""
+        return self.recipients.total()
+
+    def kinds(self) -> Counter[str]:
+        """The accepted rules by their own kinds alone."""
+        found: Counter[str] = Counter()
+        for (_, kind), count in self.recipients.items():
+            found[kind] += count
+        return found
+
+    def add(self, one: Standing, times: int = 1) -> None:
+        """Takes one domain in, or (-1) out."""
+        self.classes[one.kind] += times
+        for kind, count in one.kinds:
+            self.recipients[one.kind, kind] += times * count
+        self.approximate += times * one.approximate
+        while len(self.counts) < len(one.counts):
+            self.counts.append([0, 0, 0])
+        for mine, its in zip(self.counts, one.counts, strict=False):
+            for at, count in enumerate(its):
+                mine[at] += times * count
+
+    def without(self, some: Iterator[Standing]) -> Totals:
+        """The same for all domains but these."""
+        rest = Totals(+self.classes, +self.recipients, [list(one) for one in self.counts], self.approximate)
+        for one in some:
+            rest.add(one, -1)
+        rest.classes, rest.recipients = +rest.classes, +rest.recipients
+        return rest
 
 
 @dataclass(slots=True)
@@ -87,11 +131,22 @@ class Standings:
 
     prepended: str = ""
 
+    ledger: Ledger | None = None
+    """Where the domains stand in the files that were published last by whoever keeps this."""
+
+    unpublished: set[bytes] = field(default_factory=set)
+    """Those that were built since: what is known of them is not, or not yet, what those files hold."""
+
+    copied: bool = False
+    """Whether the last run could copy what stands: else it has read and built everything."""
+
+    _same: dict[Any, Any] = field(default_factory=dict)
+    _totals: Totals = field(default_factory=Totals)
+
     def shaped_as(self, prepended: str) -> None:
         """The mode in which names with a virtual domain in front are written: with another one nothing stands."""
         if prepended != self.prepended:
-            self.known.clear()
-            self.passing.clear()
+            self.keep(())
         self.prepended = prepended
 
     def may_stand(self, domain: bytes) -> bool:
@@ -104,27 +159,62 @@ class Standings:
         found = self.known[domain] if self.may_stand(domain) else None
         return found if found is not None and found.check == check_of(blob) else None
 
+    def behind(self, homes: Collection[bytes]) -> set[bytes]:
+        """The domains whose rules come from one of these homes."""
+        claims = tuple(home + b"\0" for home in homes)
+        return {name for name, one in self.known.items() if any(claim.startswith(claims) for claim in one.claims)}
+
+    def standing(self) -> set[bytes]:
+        """The domains that stand as they were published."""
+        signatures = self.signatures
+        found = {name for name, one in self.known.items() if one.signature == signatures.get(name)}
+        return found - self.doubtful - self.unpublished
+
+    def totals(self, plain: Container[bytes]) -> Totals:
+        """What `plain`, most of those that are known, add up to."""
+        return self._totals.without(one for name, one in self.known.items() if name not in plain)
+
     def put(self, domain: bytes, standing: Standing) -> None:
         """The domain was built anew."""
+        self._take(domain)
+        same = self._same
+        # Ten thousand domains have some hundred ways to be counted.
+        kinds = tuple(same.setdefault(one, one) for one in standing.kinds)
+        counts = tuple(same.setdefault(one, one) for one in standing.counts)
+        standing = replace(standing, kinds=same.setdefault(kinds, kinds), counts=same.setdefault(counts, counts))
         self.known[domain] = standing
+        self._totals.add(standing)
         self.doubtful.discard(domain)
         self.passing.pop(domain, None)
+        self.unpublished.add(domain)
 
     def drop(self, domain: bytes, check: bytes | None = None) -> None:
         """The domain must be built anew each time; `check` is that of its table, where it is all of that table."""
-        self.known.pop(domain, None)
+        self._take(domain)
         self.passing.pop(domain, None)
         if check is not None:
             self.passing[domain] = check
+
+    def _take(self, domain: bytes) -> None:
+        known = self.known.pop(domain, None)
+        if known is not None:
+            self._totals.add(known, -1)
 
     def last_check(self, domain: bytes) -> bytes | None:
         """The check of the domain's table as it was built last; None where that says nothing."""
         standing = self.known.get(domain)
         return self.passing.get(domain) if standing is None else standing.check
 
+    def published(self, ledger: Ledger) -> None:
+        """What was built is published, and stands where `ledger` says."""
+        self.ledger = ledger
+        self.unpublished.clear()
+
     def keep(self, domains: Container[bytes]) -> None:
         """There are no others any more."""
-        for one in (self.known, self.passing):
-            for name in [name for name in one if name not in domains]:
-                del one[name]
+        for name in [name for name in self.known if name not in domains]:
+            self._take(name)
+        for name in [name for name in self.passing if name not in domains]:
+            del self.passing[name]
+        self._same.clear()
         self.doubtful = {name for name in self.doubtful if name in domains}

@@ -7,9 +7,10 @@ import os
 import posixpath
 import stat
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
-from rcptgen.qmail.look import Look
+from rcptgen.qmail.look import Look, MayWait, never_waits
 from rcptgen.rules.cdbwalk import CdbFile
 from rcptgen.source.tree import (
     DEFAULT_LIMIT,
@@ -115,6 +116,9 @@ class FakeLook:
             return CdbFile(lambda at, size: data[at : at + size], len(data), os.fsdecode(name))
         assert not isinstance(found, TooLarge)
         return found
+
+    def apart(self) -> AbstractContextManager[MayWait]:
+        return nullcontext(never_waits)
 
     def failed(self, path: bytes, reason: str) -> None:
         self.told.append((path, reason))

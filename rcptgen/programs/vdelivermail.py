@@ -49,7 +49,12 @@ class VDeliverMail:
     def __init__(self, config: Config, root: bytes = b"/", *, look_at_mailboxes: bool = True) -> None:
         directory = config.qmail.directory.encode()
         self._vpopmail = Vpopmail(
-            config.vpopmail, directory, Assignments(directory), Backends(config, root), look_at_mailboxes
+            config.vpopmail,
+            directory,
+            Assignments(directory),
+            Backends(config, root),
+            look_at_mailboxes,
+            config.policy.dead_forwards == "accept",
         )
         self._last: Process | None = None
 

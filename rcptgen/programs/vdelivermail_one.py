@@ -41,6 +41,8 @@ class Vpopmail:
     assignments: Assignments
     backends: Backends
     look_at_mailboxes: bool
+    may_wait: bool
+    """Whether a user's own directory may wait while his mail is accepted: nobody's mail is judged by where his goes."""
 
 
 class DtLine:
@@ -242,6 +244,7 @@ class Process:
                 makes_directories=self.backend.makes_directories,
                 default_delivery=lda,
                 judge=self.settings.mailbox_dotqmail == "judge",
+                may_wait=self._vpopmail.may_wait,
             )
         return self._mailboxes
 

@@ -44,17 +44,26 @@ class Mailboxes:
     """The users of one domain, as far as their records do not decide by themselves.
 
     `default_delivery` is control/defaultdelivery in builds that go by it.  Where `judge` is
-    False no directory below the domain's is looked at.
+    False no directory below the domain's is looked at.  With `may_wait` the directory of a user
+    whose mail is accepted, and his dot-qmail files, may wait.
     """
 
     def __init__(
-        self, look: Look, domain: Domain, *, makes_directories: bool, default_delivery: bytes, judge: bool
+        self,
+        look: Look,
+        domain: Domain,
+        *,
+        makes_directories: bool,
+        default_delivery: bytes,
+        judge: bool,
+        may_wait: bool,
     ) -> None:
         self._look = look
         self._domain = domain
         self._makes_directories = makes_directories
         self._default_delivery = default_delivery
         self._judge = judge
+        self._may_wait = may_wait
         self._listings: dict[bytes, dict[bytes, EntryType] | Failure] = {}
         self._writable: dict[bytes, bool] = {}
 
@@ -92,6 +101,17 @@ class Mailboxes:
         if self.is_granted(user.directory):
             delivery.takes(Kind.VPOPMAIL, MAILBOX, source)
             return delivery.effect()
+        with self._look.apart() as may_wait:
+            effect = self._looked_at(user, files, delivery, source, by_base=by_base)
+            directory = user.directory
+            if directory and self._may_wait and effect.statuses - {BOUNCE}:
+                may_wait((directory, *(os.path.join(directory, name) for name in files)))
+        return effect
+
+    def _looked_at(
+        self, user: User, files: Sequence[bytes], delivery: Delivery, source: tuple[bytes, int], *, by_base: bool
+    ) -> Effect:
+        """The same for a user whose directory decides."""
         directory = user.directory or self._filled_in(user, delivery, by_base=by_base)
         if delivery.going:
             self._exists(directory, delivery, source)

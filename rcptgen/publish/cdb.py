@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, repeat, starmap
@@ -24,6 +25,7 @@ SIZE_LIMIT = 3584 << 20
 """3.5 GiB: an output beyond this is refused before it is written; a cdb ends at 4."""
 
 _BATCH = 16384
+_LENGTHS = struct.Struct("<II")
 
 
 class CdbWriter:
@@ -62,6 +64,28 @@ class CdbWriter:
             deque(map(self._maker.add, keys, repeat(value)), maxlen=0)
         except (OSError, OverflowError, MemoryError) as error:
             raise _failed(error) from error
+
+    @property
+    def position(self) -> int:
+        """Where the next record will stand."""
+        return self._size - self.count * 2 * SLOT
+
+    def copy(self, old: int, start: int, size: int, count: int) -> None:
+        """Appends the `count` records that take `size` bytes at `start` of the cdb behind `old`."""
+        at = 0
+        data = os.pread(old, size, start)
+        records = []
+        while at < len(data):
+            keys, values = _LENGTHS.unpack_from(data, at)
+            key = at + RECORD
+            at = key + keys + values
+            records.append((data[key : key + keys], data[key + keys : at]))
+        if at != size or len(records) != count:
+            raise PublishFailed("the published file is not what it was; nothing of it is published")
+        self.add(records)
+
+    def instead(self, start: int, size: int) -> None:
+        """Records are written as they are put, whatever they replace."""
 
     def _grow(self, count: int, size: int) -> None:
         self.count += count

@@ -133,9 +133,10 @@ class Generation:
         """The published blob of one domain, or None; raises DamagedState where it cannot be read."""
         return self.rules.blob(domain)
 
-    def check(self) -> None:
-        """Raises DamagedState unless every record of every file is sound."""
-        for rules in (self.rules, self.live, self.base, self.held, self.bare, self.lists):
+    def check(self, known: int | None = None) -> None:
+        """Raises DamagedState unless every record of every file is sound; `known` is the CRC-32 of the rules."""
+        self.rules.check(known)
+        for rules in (self.live, self.base, self.held, self.bare, self.lists):
             if rules is not None:
                 rules.check()
 

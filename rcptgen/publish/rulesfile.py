@@ -83,10 +83,26 @@ class RulesFile:
             return None
         return self._split(self._fetch(self._offsets[at], self._stop(at) - self._offsets[at]))[1]
 
-    def check(self) -> None:
-        """Raises DamagedState unless every record is sound."""
+    def check(self, known: int | None = None) -> None:
+        """Raises DamagedState unless every record is sound; `known` is the CRC-32 that its writer had of all of it."""
+        if known is not None and known == self.whole():
+            return
         for _ in self.blobs():
             pass
+
+    def whole(self) -> int:
+        """The CRC-32 of the whole file."""
+        size = self._end + 8 * len(self._offsets) + _TRAILER.size
+        check = 0
+        for at in range(0, size, CHUNK):
+            check = crc32(self._fetch(at, min(CHUNK, size - at)), check)
+        return check
+
+    def stretch(self, first: int, end: int) -> tuple[array[int], Iterator[bytes]]:
+        """The domains from number `first` up to `end`: where each record begins, and all of them, for another file."""
+        start, stop = (self._offsets[first], self._stop(end - 1)) if first < end else (0, 0)
+        chunks = (self._fetch(at, min(CHUNK, stop - at)) for at in range(start, stop, CHUNK))
+        return self._offsets[first:end], chunks
 
     def _stop(self, record: int) -> int:
         return self._offsets[record + 1] if record + 1 < len(self._offsets) else self._end
@@ -155,6 +171,9 @@ class RulesWriter:
         self._waiting = self._size = len(_MAGIC)
         self._offsets: array[int] = array("Q")
         self._last: bytes | None = None
+        self.check = 0
+        """The CRC-32 of what is written; of the whole file after `end`."""
+        self._ended = False
 
     def add(self, domain: bytes, blob: bytes) -> None:
         """Append a domain, which must be greater than the one before (ValueError)."""
@@ -166,14 +185,31 @@ class RulesWriter:
         self._offsets.append(self._size)
         self._put(_RECORD.pack(len(domain), len(blob), check), domain, blob)
 
+    def copy(self, rules: RulesFile, first: int, end: int, last: bytes) -> None:
+        """Append the domains number `first` up to `end` of another file, the last of which is `last`."""
+        offsets, chunks = rules.stretch(first, end)
+        if not offsets:
+            return
+        self._last = last
+        self._offsets.extend(map((self._size - offsets[0]).__add__, offsets))
+        for chunk in chunks:
+            self._put(chunk)
+
     def finish(self) -> None:
         """The stream is whole and on disk."""
+        self.end()
+        os.fsync(self._descriptor)
+
+    def end(self) -> None:
+        """The stream is whole; harmless when done twice."""
+        if self._ended:
+            return
+        self._ended = True
         start = self._size
         index = _little(self._offsets).tobytes()
         numbers = struct.pack("<QQ", len(self._offsets), start)
         self._put(index, _TRAILER.pack(len(self._offsets), start, crc32(numbers, crc32(index)), _END))
         self._flush()
-        os.fsync(self._descriptor)
 
     def _put(self, *parts: bytes) -> None:
         size = sum(map(len, parts))
@@ -185,6 +221,7 @@ class RulesWriter:
 
     def _flush(self) -> None:
         data, self._parts, self._waiting = b"".join(self._parts), [], 0
+        self.check = crc32(data, self.check)
         write_all(self._descriptor, data)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from rcptgen.publish.generation import BARE, LISTS, META, RULES, SAME, SIDES, Meta
 from rcptgen.publish.paths import above_standard, drop, why
-from rcptgen.publish.rulesfile import RulesWriter, write_all
+from rcptgen.publish.rulesfile import DamagedState, RulesFile, RulesWriter, write_all
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -31,6 +31,7 @@ class GenerationWriter:
         self.failure = failure
         self.finished = False
         self.accepted = False
+        self._check: int | None = None
         self._directory = directory
         self._name = b"%d" % number
         self._files: dict[bytes, tuple[int, RulesWriter]] = {}
@@ -64,6 +65,14 @@ class GenerationWriter:
         for name, side in sides.items():
             if side is not None:
                 self._add(name.encode(), domain, side)
+
+    def copy(self, rules: RulesFile, first: int, end: int, last: bytes) -> None:
+        """Append the rules of some domains as they are in the generation before; see RulesWriter."""
+        if self.failure is None and not self.finished:
+            try:
+                self._file(RULES).copy(rules, first, end, last)
+            except (OSError, DamagedState, MemoryError) as error:
+                self._fail(error)
 
     def add_bare(self, key: bytes, blob: bytes) -> None:
         """Append to what is accepted without a domain; the keys ascend like domains."""
@@ -104,6 +113,18 @@ class GenerationWriter:
             return
         self.finished = True
         self._close()
+
+    def check(self) -> int | None:
+        """The CRC-32 of the rules, to which nothing is added any more; None where they could not be written."""
+        if self._check is None and self.failure is None:
+            rules = self._file(RULES)
+            try:
+                rules.end()
+            except (OSError, MemoryError) as error:
+                self._fail(error)
+                return None
+            self._check = rules.check
+        return self._check
 
     def abandon(self) -> None:
         """Remove what was written; for a publication that did not take place."""

@@ -330,6 +330,7 @@ class Home:
     def told(self, judged: Judged, view: View) -> Told | None:
         """What the file's only line does for the addresses of a view, where a model tells that without a run."""
         found = self._teller(judged.instructions)
+        self.look.decides = found is not None
         return None if found is None else found[1].told(found[0], self.look, view)
 
     def _first(self, judged: Judged) -> Judged:
@@ -393,6 +394,7 @@ class Home:
         reached: Callable[[Instruction], None] | None = None,
     ) -> Outcome:
         """What the instructions come to, with what dotqmail.outcome and Situation want besides."""
+        self.look.decides = self._teller(judged.instructions) is not None
         situation = Situation(variables.texts, self.commands.presence, self.look, leads=leads)
         return outcome(
             judged.instructions,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from rcptgen.rules.cdbwalk import CdbFile
@@ -22,6 +22,13 @@ from rcptgen.source.tree import (
     SourceTree,
     Status,
 )
+
+MayWait = Callable[[Iterable[bytes]], None]
+"""Takes paths that were looked at, and may wait."""
+
+
+def never_waits(paths: Iterable[bytes]) -> None:
+    """Where nothing is recorded, or all of it counts."""
 
 
 class Look(Protocol):
@@ -57,6 +64,14 @@ class Look(Protocol):
 
     def cdb(self, name: bytes) -> CdbFile | Failure | NotRegular:
         """A regular file opened as a cdb, whatever is in it."""
+        ...
+
+    def apart(self) -> AbstractContextManager[MayWait]:
+        """For one look at what one user's mail alone hangs on.
+
+        What this gives is called where the mail is accepted, with the user's own paths: no change of these
+        can turn a bounce into an acceptance, and they may wait (Entry.may_wait).
+        """
         ...
 
     def failed(self, path: bytes, reason: str) -> None:
@@ -102,6 +117,10 @@ class NoLook:
         """See Look."""
         return FailedForNow(errno.EAGAIN)
 
+    def apart(self) -> AbstractContextManager[MayWait]:
+        """See Look."""
+        return nullcontext(never_waits)
+
     def failed(self, path: bytes, reason: str) -> None:
         """See Look."""
 
@@ -141,6 +160,8 @@ class OwnersLook:
         self._inside = home.rstrip(b"/") + b"/"
         self._trouble = trouble
         self._report = report
+        self.decides = False
+        """Whether what a program does is all that becomes of the mail: it is all of the only line of a file."""
 
     def _as_owner(self) -> AbstractContextManager[None]:
         return nullcontext() if self._acting() else self._tree.acting_as(self.identity)
@@ -219,6 +240,15 @@ class OwnersLook:
                 self._last = path, cdb
             return cdb
         return found
+
+    @contextmanager
+    def apart(self) -> Iterator[MayWait]:
+        """See Look."""
+        if not (self.decides and self._tree.record):
+            yield never_waits
+            return
+        with self._tree.apart() as footprint:
+            yield lambda paths: footprint.let_wait(map(self.path, paths))
 
     def close(self) -> None:
         """Lets go of the file that was opened last."""

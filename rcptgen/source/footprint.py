@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from rcptgen.source.outcomes import Status
@@ -82,6 +82,14 @@ class Footprint:
             old = self._kept.setdefault(path, new)
             if old is not new:
                 self._kept[path] = _both(old, new)
+
+    def let_wait(self, paths: Iterable[bytes]) -> None:
+        """Those of the paths that are recorded may wait."""
+        for path in paths:
+            kept = self._kept.get(path)
+            if kept is not None:
+                waits = (*_numbers(kept)[:6], True)
+                self._kept[path] = _PACKED.pack(*waits) if isinstance(kept, bytes) else waits
 
     def __len__(self) -> int:
         return len(self._kept)

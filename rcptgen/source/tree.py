@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from errno import EACCES, EAGAIN, EINVAL, ELOOP, ENOENT, ENOMEM, ENOTDIR, ENXIO, EPERM
 from types import TracebackType
 from typing import TypeVar
@@ -111,6 +111,16 @@ class SourceTree:
         """What was recorded so far; the tree goes on with an empty one."""
         taken, self.footprint = self.footprint, Footprint()
         return taken
+
+    @contextmanager
+    def apart(self) -> Iterator[Footprint]:
+        """What is looked at meanwhile has a footprint of its own, which is added to the other one at the end."""
+        before = self.take_footprint()
+        try:
+            yield self.footprint
+        finally:
+            before.merge(self.footprint)
+            self.footprint = before
 
     def read(self, path: bytes, *, limit: int = DEFAULT_LIMIT, may_wait: bool = False) -> Reading:
         """The whole of a regular file of at most `limit` bytes, links followed, or why there is none.

@@ -13,7 +13,7 @@ from rcptgen.errors import ConfigurationError
 from rcptgen.publish.cdb import CdbWriter
 from rcptgen.targets.base import Answer, Line, Reader, Says, Writer
 from rcptgen.targets.files import CdbReader, Record
-from rcptgen.targets.formats import Get, Options, TextFormat
+from rcptgen.targets.formats import Get, Options, TextFormat, rewritten_cdb
 
 WORDS = re.compile(rb"[\x00-\x09\x0b-\x20\x7f]|^#", re.MULTILINE)
 """What a line of words cannot hold; names are joined by newlines."""
@@ -98,6 +98,10 @@ class Addresses(TextFormat):
     def writer(self, descriptor: int) -> Writer:
         """A cdb, or lines."""
         return CdbWriter(descriptor) if self.is_cdb else super().writer(descriptor)
+
+    def rewriter(self, descriptor: int, old: int) -> Writer:
+        """The same, made of another one."""
+        return rewritten_cdb(descriptor, old) if self.is_cdb else super().rewriter(descriptor, old)
 
     def open(self, path: bytes | int) -> Reader:
         """The file at `path`.  Raises UsageTrouble where it is none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
@@ -153,6 +153,27 @@ class Writer(Protocol):
         ...
 
 
+@runtime_checkable
+class Copier(Writer, Protocol):
+    """A writer that can take records as they stand in another file of its format."""
+
+    count: int
+    """How many records there are so far."""
+
+    @property
+    def position(self) -> int:
+        """Where the next record will stand."""
+        ...
+
+    def copy(self, old: int, start: int, size: int, count: int) -> None:
+        """Appends the `count` records that take `size` bytes at `start` of the file behind the descriptor `old`."""
+        ...
+
+    def instead(self, start: int, size: int) -> None:
+        """What is put next, until `position` is asked for, takes the place of these records of the other file."""
+        ...
+
+
 class Target(Protocol):
     """One output format, with its options and its policy for what it cannot say."""
 
@@ -187,6 +208,10 @@ class Target(Protocol):
 
     def writer(self, descriptor: int) -> Writer:
         """What writes the file to `descriptor`, from records in ascending order of domains."""
+        ...
+
+    def rewriter(self, descriptor: int, old: int) -> Writer:
+        """As `writer`, for a file most of whose records are those of the file behind the descriptor `old`."""
         ...
 
     def open(self, path: bytes | int) -> Reader:

@@ -207,6 +207,23 @@ class TextWriter:
             raise PublishFailed(f"cannot write: {why(error)}") from error
         self._add(head)
 
+    @property
+    def position(self) -> int:
+        """Where the next line will stand."""
+        return self._size
+
+    def copy(self, old: int, start: int, size: int, count: int) -> None:
+        """Appends the lines, `count` of them records, that stand at `start` of the file behind `old`."""
+        self.count += count
+        for at in range(start, start + size, _CHUNK):
+            data = os.pread(old, min(_CHUNK, start + size - at), at)
+            if len(data) != min(_CHUNK, start + size - at):
+                raise PublishFailed("the published file became shorter; nothing of it is published")
+            self._add(data)
+
+    def instead(self, start: int, size: int) -> None:
+        """Lines are written as they are put, whatever they replace."""
+
     def put(self, keys: Sequence[bytes], value: bytes) -> None:
         """Appends a line for each key; without a value they are no records.
 

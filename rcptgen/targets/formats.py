@@ -15,6 +15,7 @@ import msgspec
 
 from rcptgen.errors import ConfigurationError
 from rcptgen.publish.cdb import CdbWriter
+from rcptgen.publish.splice import CdbSplice, Unfit
 from rcptgen.rules.names import Names
 from rcptgen.rules.outcome import Outcome
 from rcptgen.rules.table import Table
@@ -183,6 +184,10 @@ class Format(ABC):
     def writer(self, descriptor: int) -> Writer:
         """What writes the file to `descriptor`."""
 
+    def rewriter(self, descriptor: int, old: int) -> Writer:
+        """As `writer`, for a file most of whose records are those of the file behind `old`."""
+        return self.writer(descriptor)
+
     @abstractmethod
     def open(self, path: bytes | int) -> Reader:
         """The file at `path` as its consumer reads it."""
@@ -196,6 +201,10 @@ class CdbFormat(Format):
     def writer(self, descriptor: int) -> Writer:
         """A cdb of the records, in their order."""
         return CdbWriter(descriptor)
+
+    def rewriter(self, descriptor: int, old: int) -> Writer:
+        """The same, made of another one."""
+        return rewritten_cdb(descriptor, old)
 
     def open(self, path: bytes | int) -> Reader:
         """The cdb at `path`.  Raises UsageTrouble where it is none."""
@@ -228,6 +237,14 @@ class TextFormat(Format):
     def open(self, path: bytes | int) -> Reader:
         """The file at `path`.  Raises UsageTrouble where it cannot be read or is another's."""
         return TextReader(path, self.name, self.parse, self.look, self.line, self.head, self.foot)
+
+
+def rewritten_cdb(descriptor: int, old: int) -> Writer:
+    """What writes a cdb, most of whose records are those of the cdb behind `old`."""
+    try:
+        return CdbSplice(descriptor, old)
+    except Unfit:
+        return CdbWriter(descriptor)
 
 
 def _dropped(said: Said) -> Lowered:

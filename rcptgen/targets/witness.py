@@ -41,9 +41,9 @@ class Proof:
     _wanted: list[tuple[bytes, bool]] = field(default_factory=list)
     _rules: int = 0
 
-    def add(self, domain: bytes, table: Table) -> None:
-        """Takes the witnesses of one domain."""
-        for address, local in self._addresses(domain, table):
+    def add(self, domain: bytes, table: Table, *, most: int | None = None) -> None:
+        """Takes the witnesses of one domain, of at most so many rules of an outcome."""
+        for address, local in self._addresses(domain, table, most):
             found = table.match(local.lower())
             self._wanted.append((address, found is not None and found.accepted))
         if self.full or len(self._wanted) < SAMPLE:
@@ -57,19 +57,19 @@ class Proof:
                 found = table.match(local.lower()) if table is not None else None
                 self._wanted.append((local + b"@" + domain, found is not None and found.accepted))
 
-    def _addresses(self, domain: bytes, table: Table) -> Iterator[tuple[bytes, bytes]]:
+    def _addresses(self, domain: bytes, table: Table, most: int | None) -> Iterator[tuple[bytes, bytes]]:
         at = b"@" + domain
         yield UNKNOWN + at, UNKNOWN
-        for name, prefix in self._boundaries(table):
+        for name, prefix in self._boundaries(table, most):
             for local in _around(name, prefix):
                 if local:
                     yield local + at, local
 
-    def _boundaries(self, table: Table) -> Iterator[tuple[bytes, bool]]:
-        for name in self._taken(table.prefixes, len(table.prefixes)):
+    def _boundaries(self, table: Table, most: int | None) -> Iterator[tuple[bytes, bool]]:
+        for name in islice(self._taken(table.prefixes, len(table.prefixes)), most):
             yield name, True
         for names in table.groups.values():
-            for name in self._taken(names, names.count):
+            for name in islice(self._taken(names, names.count), most):
                 yield name, False
 
     def _taken(self, names: Iterable[bytes], count: int) -> Iterable[bytes]:

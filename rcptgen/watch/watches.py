@@ -9,56 +9,78 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from rcptgen.keeper import Paths, Unit
 from rcptgen.watch.inotify import Happened, Inotify, WatchesUsedUp
 from rcptgen.watch.trail import Trails
+
+_Whose = Unit | set[Unit] | None
+"""Whom something concerns.  Nearly always that is one unit, and a set for each would be most of what this costs."""
+
+_SEPARATOR = b"\0"
+_ALL_NAMES = b"/"
+"""Stands for all names that count, where places are kept; no name is that."""
+
+
+def _with(known: _Whose, unit: Unit) -> _Whose:
+    if known is None or known == unit:
+        return unit
+    if isinstance(known, set):
+        known.add(unit)
+        return known
+    return {known, unit}
+
+
+def _without(known: _Whose, unit: Unit) -> _Whose:
+    if isinstance(known, set):
+        known.discard(unit)
+        return known or None
+    return None if known == unit else known
+
+
+def _all_of(known: _Whose) -> set[Unit]:
+    return known if isinstance(known, set) else set() if known is None else {known}
 
 
 @dataclass(slots=True)
 class _Interest:
     """Who is interested in what of one directory: by name, and in all names that count."""
 
-    names: dict[bytes, Unit | set[Unit]] = field(default_factory=dict)
-    """Nearly every name is one unit's: a set for each would be most of what a million mailboxes cost here."""
-    all_names: set[Unit] = field(default_factory=set)
+    names: dict[bytes, _Whose] | None = None
+    all_names: _Whose = None
 
-    def add(self, name: bytes | None, unit: Unit) -> None:
+    def add(self, name: bytes, unit: Unit) -> None:
         """`unit` wants to know of this name, or of all that count."""
-        if name is None:
-            self.all_names.add(unit)
+        if name == _ALL_NAMES:
+            self.all_names = _with(self.all_names, unit)
             return
-        known = self.names.setdefault(name, unit)
-        if isinstance(known, set):
-            known.add(unit)
-        elif known != unit:
-            self.names[name] = {known, unit}
+        if self.names is None:
+            self.names = {}
+        self.names[name] = _with(self.names.get(name), unit)
 
-    def remove(self, name: bytes | None, unit: Unit) -> None:
+    def remove(self, name: bytes, unit: Unit) -> None:
         """The opposite of `add`."""
-        if name is None:
-            self.all_names.discard(unit)
+        if name == _ALL_NAMES:
+            self.all_names = _without(self.all_names, unit)
             return
-        known = self.names.get(name)
-        if isinstance(known, set):
-            known.discard(unit)
-        if known == unit or known == set():
-            del self.names[name]
+        names = self.names or {}
+        left = _without(names.pop(name, None), unit)
+        if left is not None:
+            names[name] = left
 
     def of(self, name: bytes) -> set[Unit]:
         """Who wants to know of this very name."""
-        known = self.names.get(name)
-        return known if isinstance(known, set) else set() if known is None else {known}
+        return _all_of((self.names or {}).get(name))
 
     def units(self) -> Iterator[Unit]:
         """Everybody."""
-        yield from self.all_names
-        for name in self.names:
+        yield from _all_of(self.all_names)
+        for name in self.names or ():
             yield from self.of(name)
 
     def __bool__(self) -> bool:
-        return bool(self.names or self.all_names)
+        return bool(self.names) or self.all_names is not None
 
 
 class Watches:
@@ -82,7 +104,8 @@ class Watches:
         self._directories: dict[bytes, _Interest] = {}
         self._watched: dict[bytes, tuple[int, int]] = {}
         """Device and inode of what a watch was asked for: another directory may come to stand, or be mounted, there."""
-        self._places: dict[Unit, tuple[tuple[bytes, bytes | None], ...]] = {}
+        self._places: dict[Unit, bytes] = {}
+        """In which directories each unit is interested, and in which name there: one text, as they are very many."""
         self.unwatched: set[bytes] = set()
         """Directories that are swept only: no watches were left, or their file systems have no events."""
         self.used_up = False
@@ -96,16 +119,17 @@ class Watches:
         trails = Trails(self._root)
         left: set[bytes] = set()
         fresh: set[bytes] = set()
+        same: dict[bytes, bytes] = {}
         for unit, paths in units:
             left |= self._leave(unit)
-            places: dict[tuple[bytes, bytes | None], None] = {}
+            places: dict[tuple[bytes, bytes], None] = {}
             for path in paths.looked_at:
                 places.update(dict.fromkeys(trails.of(path).steps))
             for path in paths.listed:
                 trail = trails.of(path)
                 places.update(dict.fromkeys(trail.steps))
                 if trail.end is not None:
-                    places[trail.end, None] = None
+                    places[trail.end, _ALL_NAMES] = None
             for directory, name in places:
                 interest = self._directories.get(directory)
                 if interest is None:
@@ -115,8 +139,9 @@ class Watches:
                 elif directory not in fresh:
                     fresh.add(directory)
                     self._check(directory)
-                interest.add(name, unit)
-            self._places[unit] = tuple(places)
+                # Most homes have files of the same names.
+                interest.add(same.setdefault(name, name), unit)
+            self._places[unit] = _SEPARATOR.join(part for place in places for part in place)
         self._end(left)
 
     def drop(self, units: Iterable[Unit]) -> None:
@@ -149,8 +174,8 @@ class Watches:
                     self._begin(directory)
                 continue
             found |= interest.of(one.name)
-            if interest.all_names and self._counts(one.name):
-                found |= interest.all_names
+            if interest.all_names is not None and self._counts(one.name):
+                found |= _all_of(interest.all_names)
         return found
 
     def _begin(self, directory: bytes) -> None:
@@ -177,7 +202,8 @@ class Watches:
     def _leave(self, unit: Unit) -> set[bytes]:
         """Takes a unit's interests away; the directories in which nobody is interested now."""
         left: set[bytes] = set()
-        for directory, name in self._places.pop(unit, ()):
+        places = iter(self._places.pop(unit, b"").split(_SEPARATOR))
+        for directory, name in zip(places, places, strict=False):
             interest = self._directories[directory]
             interest.remove(name, unit)
             if not interest:

@@ -90,7 +90,8 @@ def changed(path: Path, users: int) -> bytes:
         for key, value in cdbx.CDB(old).items(all=True):
             maker.add(key, value)
         for number in range(users):
-            home = os.fsencode(path.parent)
+            # As the host itself names it, wherever it is laid.
+            home = b"/home/vpopmail/domains/" + os.fsencode(path.parent.name)
             maker.add(b"watchrate%d" % number, b"x:1:0:g:%s/watchrate%d:NOQUOTA" % (home, number))
         maker.commit()
         made.seek(0)

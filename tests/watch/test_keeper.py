@@ -8,21 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import inprocess
 import pytest
-from watched import DOMAINS, Edits, domain_of, laid
+from keeping import Kept, keeping
+from watched import DOMAINS, domain_of
 
-from rcptgen.compiler import compile_host
 from rcptgen.config import Config, Extra, Policy, Relay
 from rcptgen.errors import ConfigurationError, PublishFailed, RcptgenError
 from rcptgen.host import Domain
-from rcptgen.keeper import CONTROL, Keeper
+from rcptgen.keeper import CONTROL
 from rcptgen.policy import Policy as Shaping
 from rcptgen.policy import Shaped
 from rcptgen.reader import Reader
-from rcptgen.request import Output, Request, Result
+from rcptgen.request import Request
 from rcptgen.source.tree import FailedForNow
-from rcptgen.targets import target
 
 pytestmark = pytest.mark.root
 
@@ -31,62 +29,9 @@ TWO = f"{DOMAINS}/two.example".encode()
 JOE = b"/home/joe"
 
 
-class Kept:
-    """A host with its keeper, and which homes were read since somebody asked last."""
-
-    def __init__(self, top: Path) -> None:
-        self.top = top
-        self.host = laid(top / "host")
-        self.edits = Edits(self.host)
-        self.config = Config()
-        self.file = top / "list.cdb"
-        self.homes: list[bytes] = []
-        self.keeper = Keeper(bytes(self.host.root), self.configure)
-
-    def configure(self) -> tuple[Config, Request]:
-        return self.config, Request((Output("validrcptto", bytes(self.file)),), state=bytes(self.top / "state"))
-
-    def start(self) -> Result:
-        result = self.keeper.everything("start")
-        assert result.status == 0, result
-        self.keeper.read()
-        self.homes.clear()
-        return result
-
-    def touched(self, *units: bytes) -> Result | None:
-        self.homes.clear()
-        return self.keeper.touched(set(units), "change")
-
-    def accepts(self, address: str) -> bool:
-        reader = target("validrcptto").open(bytes(self.file))
-        try:
-            return reader.answer(address.encode()).accepted
-        finally:
-            reader.close()
-
-    def fresh(self) -> bytes:
-        """What a compile without any memory makes of the host."""
-        file = self.top / "fresh.cdb"
-        compile_host(bytes(self.host.root), self.config, Request((Output("validrcptto", bytes(file)),), force=True))
-        return file.read_bytes()
-
-    def is_true(self) -> bool:
-        return self.file.read_bytes() == self.fresh()
-
-
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kept]:
-    inprocess.use(monkeypatch)
-    found = Kept(tmp_path)
-    table = Reader.table
-
-    def noted(self: Reader, owner: Any, views: Any) -> Any:
-        found.homes.append(owner.home)
-        return table(self, owner, views)
-
-    monkeypatch.setattr(Reader, "table", noted)
-    yield found
-    found.keeper.close()
+    yield from keeping(tmp_path, monkeypatch)
 
 
 def test_the_first_look_makes_the_list_of_a_compile(kept: Kept) -> None:

@@ -19,8 +19,15 @@ pytestmark = pytest.mark.root
 EXAMPLES = 5
 BURSTS = 5
 CONTENTS = ("./Maildir/\n", "&x@far.example\n", "|bouncesaying gone\n", "", "# nobody\n", "|exit 100\n", "|nosuch\n")
-PLACES = (f"{DOMAINS}/one.example", f"{DOMAINS}/two.example", "~joe", "alias")
-NAMES = (".qmail-a", ".qmail-a-default", ".qmail-site-web", ".qmail-list", ".qmail-default", "other")
+PLACES = (
+    f"{DOMAINS}/one.example",
+    f"{DOMAINS}/two.example",
+    "~joe",
+    f"{DOMAINS}/one.example/ann",
+    f"{DOMAINS}/two.example/tom",
+    "alias",
+)
+NAMES = (".qmail", ".qmail-a", ".qmail-a-default", ".qmail-site-web", ".qmail-list", ".qmail-default", "other")
 USERS = ("ann", "bob", "tom", "eve", "a", "list")
 LINES = {
     "control/virtualdomains": ("more.example:joe-site", "one.example:one.example", "a@single.example:joe"),

@@ -87,33 +87,39 @@ def _without_agreed(found: Iterator[Change], what: What, file: Told, rules: Told
     A list or a file need not state a refusal that hides nothing.  Lowered, the one further up
     may be lost, where a file made from all the rules refuses the name itself.
     """
-    truth = rules.truth
-    if truth is None:
-        return found
-    return (
-        one
-        for one in found
-        if one.what is not what
-        or _own(rules.table, one) is not None
-        or not _refused(_own(file.table, one))
-        or accepts(_said(truth, one))
-    )
+    for one in found:
+        if one.what is not what or not _agreed(one, file, rules):
+            yield one
+        elif what is What.GAINED:
+            # What a wildcard that is none would have spared is gained by itself.
+            spared = [(name, True) for name in one.spares.prefixes]
+            for name, prefix in (*spared, *((name, False) for name in one.spares.names)):
+                old, new = _said(file.table, name, prefix), _own(rules.table, name, prefix)
+                yield Change(what, name, prefix, old, new)
 
 
-def _own(table: Table, change: Change) -> Outcome | None:
-    """The rule of its own that a table has for what a change is about."""
-    return table.prefixes.get(change.name) if change.prefix else table.exactly(change.name)
+def _agreed(change: Change, file: Told, rules: Told) -> bool:
+    """Whether the file has a refusal of its own where the rules refuse, and only their lowering does not say so."""
+    name, prefix = change.name, change.prefix
+    if rules.truth is None or _own(rules.table, name, prefix) is not None:
+        return False
+    return _refused(_own(file.table, name, prefix)) and not accepts(_said(rules.truth, name, prefix))
+
+
+def _own(table: Table, name: bytes, prefix: bool) -> Outcome | None:
+    """The rule of its own that a table has for a name, or for a wildcard."""
+    return table.prefixes.get(name) if prefix else table.exactly(name)
 
 
 def _refused(outcome: Outcome | None) -> bool:
     return outcome is not None and not outcome.accepted
 
 
-def _said(table: Table, change: Change) -> Outcome | None:
-    """What a table says of the name of a change, or of what its wildcard stands for."""
-    if not change.prefix:
-        return table.match(change.name)
-    covering = table.covering(change.name)
+def _said(table: Table, name: bytes, prefix: bool) -> Outcome | None:
+    """What a table says of a name, or of what a wildcard stands for."""
+    if not prefix:
+        return table.match(name)
+    covering = table.covering(name)
     return None if covering is None else covering[1]
 
 
@@ -130,5 +136,5 @@ def _true(truth: Table | None, change: Change, outcome: Outcome | None) -> Outco
     """What the rules say where a format says `outcome`; the format's word, where it is wider than they are."""
     if truth is None:
         return outcome
-    known = _said(truth, change)
+    known = _said(truth, change.name, change.prefix)
     return known if accepts(known) == accepts(outcome) else outcome

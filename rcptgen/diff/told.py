@@ -37,12 +37,10 @@ def named(target: Target, *sides: Told | None) -> list[Told | None]:
 
     What only such a file holds keeps its hash.
     """
-    names: dict[bytes, bytes] = {}
+    names: dict[bytes, bytes] = {}  # by hash
     for truth in (one.truth for one in sides if one is not None):
         for rule in () if truth is None else truth.rules():
-            # A prefix may have been widened to one further up.
-            for end in range(1 if rule.prefix else len(rule.name), len(rule.name) + 1):
-                names[target.read_as(rule.name[:end])] = rule.name[:end]
+            names.update(target.hashes(rule.name))
 
     def table(hashed: Table) -> Table:
         exact = {names.get(name, name): outcome for name, outcome in hashed.exact()}

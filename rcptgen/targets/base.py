@@ -194,8 +194,8 @@ class Target(Protocol):
         """Whether the bytes of an address can stand in the file at all."""
         ...
 
-    def read_as(self, name: bytes) -> bytes:
-        """What a Line has for the name, or the prefix, `name`: the same, or its hash."""
+    def hashes(self, name: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """Where a file has hashes: what a Line has for `name` and for each prefix of it, and these."""
         ...
 
     def lower(self, domain: bytes, table: Table) -> Lowered:

@@ -12,7 +12,7 @@ ends at a break character, the longest first; `_any`; the first that exists deci
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rcptgen.rules.outcome import Outcome
 from rcptgen.targets.addresses import DOMAIN
@@ -41,9 +41,13 @@ class Dnset(TextFormat):
         end = b"." + domain
         return [_hash(name) + end for name in names]
 
-    def read_as(self, name: bytes) -> bytes:
-        """HASH; the whole domain has none."""
-        return _hash(name) if name else name
+    def hashes(self, name: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """HASH of the name, and of what it has up to each break character."""
+        yield _hash(name), name
+        cut = name.rfind(self.break_) if self.break_ else -1
+        while cut >= 0:
+            yield _hash(name[: cut + 1]), name[: cut + 1]
+            cut = name.rfind(self.break_, 0, cut)
 
     def value(self, outcome: Outcome) -> bytes:
         """The address and the text of the answer."""

@@ -109,9 +109,9 @@ class Format(ABC):
             return False
         return spellable(self, local)
 
-    def read_as(self, name: bytes) -> bytes:
-        """The same."""
-        return name
+    def hashes(self, name: bytes) -> Iterable[tuple[bytes, bytes]]:
+        """None: most files have the names."""
+        return ()
 
     def lower(self, domain: bytes, table: Table) -> Lowered:
         """The records that say `table` for `domain`: accepting more where they must, never less."""

@@ -102,12 +102,12 @@ class Keeper:
 
         A unit that nobody has heard of is taken for CONTROL.
         """
-        host = self._host
-        if host is None:
+        if self._host is None:
             return self._anew(self._opened(self._config), reason)
         homes = units & self._units - {CONTROL}
-        if units - homes and self._control_changed(host):
+        if units - homes and self._control_changed(self._host):
             return self._anew(self._opened(self._config), reason, homes)
+        host = self._host
         if not (homes or self._owed):
             return None
         before = {home: host.units.reports.get(home) for home in homes}
@@ -146,6 +146,8 @@ class Keeper:
         finally:
             if old is not None:
                 old.close()
+            # Nothing else holds it: two hosts are not to be in memory while the new one is read.
+            del old
         return self._run(host, reason, None)
 
     def _hand_over(self, old: Host, host: Host, touched: set[Unit]) -> None:

@@ -149,17 +149,21 @@ class Reader:
         self._settings = session.settings
         self._common = Footprint()
         self._common_since = time.time_ns()
+        self._use_models()
+        self._hanging: set[bytes] = set()
+        self._programs: dict[tuple[Identity, bytes], Presence] = {}
+        self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
+        self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
+
+    def _use_models(self) -> None:
+        """Every program has a new model, which has not read anything."""
         self._models = builtin_models(
-            session.config, root=session.root, look_at_mailboxes=session.settings.look_at_mailboxes
+            self._session.config, root=self._session.root, look_at_mailboxes=self._settings.look_at_mailboxes
         )
         self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
         delivers = self._models.get(b"vdelivermail")
         self._domains = delivers.ordinary() if isinstance(delivers, VDeliverMail) else None
         self._tellers = {name: model for name, model in self._models.items() if isinstance(model, Teller)}
-        self._hanging: set[bytes] = set()
-        self._programs: dict[tuple[Identity, bytes], Presence] = {}
-        self._homes: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
-        self._open: OrderedDict[tuple[bytes, int, int, bytes], Home] = OrderedDict()
 
     def _run_line(self, line: bytes, situation: Situation) -> Effect:
         return run_line(line, situation, self._models)
@@ -304,10 +308,7 @@ class Reader:
 
     def refresh(self) -> None:
         """Nothing that was read for several homes at once is taken for what is there now."""
-        self._models = builtin_models(
-            self._session.config, root=self._session.root, look_at_mailboxes=self._settings.look_at_mailboxes
-        )
-        self._preparing = [model for model in self._models.values() if isinstance(model, Preparing)]
+        self._use_models()
         self._programs.clear()
         for home in self._homes.values():
             home.close()

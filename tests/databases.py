@@ -280,7 +280,9 @@ class PostgreSQL(DatabaseServer):
         settings = root / directory.lstrip("/") / "etc/vpopmail.pgsql"
         server = replace(postgresql(settings.read_bytes()), host=b"/run/postgresql", port=POSTGRESQL_PORT)
         fields = (server.host, b"%d" % server.port, server.user, server.password, server.database)
-        settings.write_bytes(b"|".join(fields) + b"\n")  # keeps its owner and mode
+        text = b"|".join(fields) + b"\n"
+        if text != settings.read_bytes():
+            settings.write_bytes(text)  # keeps its owner and mode
 
 
 def _daemon(name: str, *places: str) -> str:

@@ -200,5 +200,5 @@ def test_random_edits(tmp_path: Path, seed: int) -> None:
 
 @pytest.mark.slow
 def test_many_random_edits(tmp_path: Path) -> None:
-    for seed in range(100, 100 + 4 * parts.factor()):
+    for seed in range(100, 100 + 12 * parts.factor()):
         sequence(tmp_path / str(seed), seed, 4)

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
+from itertools import chain
 
 from rcptgen.compiler import compile_open, host_for
 from rcptgen.config import Config
@@ -223,21 +224,23 @@ class Keeper:
 
     # -- what was read ----------------------------------------------------------------------------
 
-    def read(self) -> tuple[list[tuple[Unit, Paths]], list[Unit]]:
-        """The units that were read since this was asked last, with their paths, and those that are none any more."""
+    def read(self) -> tuple[Iterator[tuple[Unit, Paths]], list[Unit]]:
+        """The units that were read since this was asked last, with their paths, and those that are none any more.
+
+        The paths are made as they are taken, which must be before the next look.
+        """
         host = self._host
         fresh, dropped = sorted(self._fresh), sorted(self._dropped)
         self._fresh, self._dropped = set(), set()
         if host is None:
-            return [], dropped
+            return iter(()), dropped
         of_home: dict[Unit, list[bytes]] = {}
         for owner, packed in host.units.looked_at.items():
             if owner.home in self._units:
                 of_home.setdefault(owner.home, []).append(packed)
-        found = [(home, _paths(of_home.get(home, []), home)) for home in fresh if home]
-        if CONTROL in fresh:
-            found.append((CONTROL, self._control_paths(host)))
-        return found, dropped
+        found = ((home, _paths(of_home.get(home, []), home)) for home in fresh if home)
+        control = ((unit, self._control_paths(host)) for unit in fresh if unit == CONTROL)
+        return chain(found, control), dropped
 
     def _control_paths(self, host: Host) -> Paths:
         paths = _paths(host.units.common(), b"/")

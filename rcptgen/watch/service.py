@@ -65,7 +65,7 @@ class Compiler(Protocol):
         """Reads these units anew, and publishes; None where nothing of them counts."""
         ...
 
-    def read(self) -> tuple[list[tuple[Unit, Paths]], list[Unit]]:
+    def read(self) -> tuple[Iterable[tuple[Unit, Paths]], list[Unit]]:
         """The units that were read since this was asked last, and those that are none any more."""
         ...
 
@@ -455,10 +455,9 @@ class Service:
     def _rearm(self) -> None:
         """Watches what was read, and looks once more at what changed in between."""
         read, gone = self.compiler.read()
-        units = {unit for unit, _ in read}
         self._mounts = Mounts.now()
         self._watches.drop(gone)
-        self._watches.replace(read)
+        units = self._watches.replace(read)
         self._mark(self.compiler.moved(units))
         self._due.poll = time.monotonic() + self.times.poll if self.compiler.databases() else math.inf
         self._later(units - self._settling)

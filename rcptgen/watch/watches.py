@@ -114,13 +114,15 @@ class Watches:
     def __len__(self) -> int:
         return len(self._inotify)
 
-    def replace(self, units: Iterable[tuple[Unit, Paths]]) -> None:
-        """From now on each of `units` is watched by these paths, and by no others."""
+    def replace(self, units: Iterable[tuple[Unit, Paths]]) -> set[Unit]:
+        """From now on each of `units` is watched by these paths, and by no others; which units that are."""
+        replaced: set[Unit] = set()
         trails = Trails(self._root)
         left: set[bytes] = set()
         fresh: set[bytes] = set()
         same: dict[bytes, bytes] = {}
         for unit, paths in units:
+            replaced.add(unit)
             left |= self._leave(unit)
             places: dict[tuple[bytes, bytes], None] = {}
             for path in paths.looked_at:
@@ -143,6 +145,7 @@ class Watches:
                 interest.add(same.setdefault(name, name), unit)
             self._places[unit] = _SEPARATOR.join(part for place in places for part in place)
         self._end(left)
+        return replaced
 
     def drop(self, units: Iterable[Unit]) -> None:
         """These units are not watched any more."""

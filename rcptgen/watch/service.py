@@ -26,6 +26,7 @@ from rcptgen.request import Result
 from rcptgen.rules.shown import shown
 from rcptgen.source.footprint import RACY_NS
 from rcptgen.watch.inotify import Inotify
+from rcptgen.watch.memory import give_back
 from rcptgen.watch.mounts import Mounts
 from rcptgen.watch.pace import Pace
 from rcptgen.watch.watches import Watches
@@ -379,6 +380,7 @@ class Service:
         units, self._touched = self._touched, set()
         # Only what events can bring about must not follow upon itself.
         found = self._compile(lambda: self.compiler.everything(why), rests=why == OVERFLOW)
+        give_back()
         now = time.monotonic()
         self._due.sweep = now + self.times.sweep
         self._due.full = now + (self.times.full if found else RETRY)

@@ -22,13 +22,14 @@ def install(
     hang: tuple[bytes, ...] = (),
     kill: tuple[bytes, ...] = (),
     slow: tuple[bytes, ...] = (),
+    seconds: float = 0.4,
     spare: int | None = None,
     shuffle: int | None = None,
 ) -> None:
     """From now on SourceTree meets faults at the given paths of the host.
 
     `eio`: directories and files that give EIO when they are opened; `looks`: paths that give
-    EIO to stat, as qmail-getpw does it; `hang`: never answer; `slow`: answer after a while;
+    EIO to stat, as qmail-getpw does it; `hang`: never answer; `slow`: answer after `seconds`;
     `kill`: the worker is killed there; `spare`: so many descriptors are left; `shuffle`:
     directories list their names in an order that hangs on the number.
     """
@@ -39,7 +40,7 @@ def install(
         if _below(path, hang):
             time.sleep(3600)
         if _below(path, slow):
-            time.sleep(0.4)
+            time.sleep(seconds)
         return errno.EIO if _below(path, eio) else 0
 
     def wrap(name: str) -> None:

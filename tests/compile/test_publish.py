@@ -351,7 +351,7 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     site.published()
     before, inode = site.content, site.file.stat().st_ino
     site.host.root.joinpath("home/joe/.qmail-new").write_text("./Maildir/\n")
-    with faults(slow=(b"/home/joe",)) as started:
+    with faults(slow=(b"/home/joe/.qmail-new",), seconds=4) as started:
         code = started.program
     process = subprocess.Popen(
         [*code, "--root", str(site.host.root), "--state", str(site.state), "compile", "--json", "-t", site.output],

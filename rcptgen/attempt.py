@@ -89,7 +89,7 @@ class Attempt:
         run = self.run
         self.policy.prepare()
         if run.standings is not None:
-            run.standings.shaped_as(self.policy.prepended)
+            run.standings.shaped_as(self.policy.prepended, run.extra.kept)
         if run.census is not None:
             run.census.begin()
         self._open()

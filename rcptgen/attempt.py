@@ -105,7 +105,7 @@ class Attempt:
     def _open(self) -> None:
         """Every output is open, and what is published where something of it can be copied."""
         run, standings = self.run, self.run.standings
-        if standings is not None and standings.ledger is not None and standings.ledger.number != run.memory.number:
+        if standings is not None and standings.ledger is not None and run.ledger is None:
             # Another run has published since, and may have seen what was not looked at here yet.
             standings.ledger = None
             run.host.units.forget({owner.home for owner in run.host.units.looked_at})

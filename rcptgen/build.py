@@ -392,7 +392,7 @@ class Build:
         if self.generation is not None and job.state is not None:
             self._remember(self.generation, job.state, must=must_remember)
             if check is not None and self.generation.accepted:
-                self.ledger = self._entries.ledger(self.generation.number, check)
+                self.ledger = self._put_down(self.generation.number, check)
         if unsynced is not None:
             raise unsynced
 
@@ -425,8 +425,12 @@ class Build:
             return True
         if check != memory.published.whole():
             return False
-        self.ledger = self._entries.ledger(memory.number, check)
+        self.ledger = self._put_down(memory.number, check)
         return True
+
+    def _put_down(self, number: int, check: int) -> Ledger:
+        """Where all domains stand in the files, as a generation of that number has them."""
+        return self._entries.ledger(number, check, tuple(staged.sha256 for staged in self._staged))
 
     def _says_nothing_new(self, meta: Meta) -> bool:
         """Whether the state has nothing to learn from `meta`, the files being the same."""

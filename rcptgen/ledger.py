@@ -43,13 +43,16 @@ class Extents:
 class Ledger:
     """The files of generation `number`: the domains in them, in ascending order, and where these stand in each.
 
-    `check` is the CRC-32 of the generation's rules, which have the same domains.
+    `check` is the CRC-32 of the generation's rules, which have the same domains; `digests`
+    are the SHA-256 of the files, in their order.  A number alone does not tell a generation
+    from another: who loses the state directory counts from 1 again.
     """
 
     number: int
     names: list[bytes]
     files: list[Extents]
     check: int
+    digests: tuple[str, ...]
 
     def at(self, domain: bytes) -> int | None:
         """The number of a domain."""
@@ -146,9 +149,9 @@ class Entries:
             end = writer.position
             extents.add(end - start, writer.count - had)
 
-    def ledger(self, number: int, check: int) -> Ledger:
-        """What was put down, for the generation of that number whose rules have that CRC-32."""
-        return Ledger(number, self._names, self._extents, check)
+    def ledger(self, number: int, check: int, digests: tuple[str, ...]) -> Ledger:
+        """What was put down, for the generation of that number with these rules and files (see Ledger)."""
+        return Ledger(number, self._names, self._extents, check, digests)
 
 
 def places_of(files: Sequence[bytes | int]) -> list[Place] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -112,6 +113,42 @@ def test_a_look_at_everything_that_finds_nothing_new(kept: Kept, built: list[byt
     _started(kept, built)
     generation = kept.keeper.everything("hangup").generation
     assert kept.keeper.everything("hangup").generation == generation
+    assert b"d3.example" not in _changed(kept, built, "eve")
+
+
+@pytest.mark.parametrize("names", [("validrcptto", "rcptgen"), ("postfix",)], ids=["constant databases", "text"])
+def test_a_number_is_no_proof_of_a_generation(kept: Kept, built: list[bytes], names: tuple[str, ...]) -> None:
+    """The state was lost, and another run has published: its numbers begin again."""
+    kept.files = {name: kept.top / name for name in names}
+    _started(kept, built)
+    shutil.rmtree(kept.top / "state")
+    kept.edits.users("two.example", ("tom", "amy", "ulf", "zed"))
+    kept.edits.users("d3.example", ("zoe", "amy"))
+    configuration, request = kept.configure()
+    assert compile_host(bytes(kept.host.root), configuration, request).generation == 1
+    assert b"d3.example" in _changed(kept, built, "eve")
+    assert b"d3.example" not in _changed(kept, built)
+
+
+def test_outputs_in_another_order(kept: Kept, built: list[bytes]) -> None:
+    """Where a domain stands is known of each file, not of the first and the second."""
+    kept.files |= {"rcptgen": kept.top / "own"}
+    _started(kept, built)
+    kept.files = dict(reversed(kept.files.items()))
+    assert kept.keeper.everything("hangup").status == 0
+    assert kept.is_true()
+    assert b"d3.example" not in _changed(kept, built, "eve")
+
+
+def test_an_output_in_place_of_another(kept: Kept, built: list[bytes]) -> None:
+    """A file that was there before is not what the one in its place was."""
+    kept.files |= {"rcptgen": kept.top / "own"}
+    _started(kept, built)
+    other = kept.top / "another"
+    other.write_bytes(kept.file.read_bytes())
+    kept.files["rcptgen"] = other
+    assert kept.keeper.everything("hangup").status == 0
+    assert kept.is_true()
     assert b"d3.example" not in _changed(kept, built, "eve")
 
 

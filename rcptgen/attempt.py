@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from heapq import nlargest
 from zlib import crc32
 
@@ -86,6 +87,10 @@ class Attempt:
 
     def build(self) -> Hold | None:
         """Writes every output; what the next pass must hold where this one turns out to let go too much."""
+        with self._distrust():
+            return self._built()
+
+    def _built(self) -> Hold | None:
         run = self.run
         self.policy.prepare()
         if run.standings is not None:
@@ -101,6 +106,16 @@ class Attempt:
         self.out.lists(run.extra.data)
         self.out.written()
         return self._next()
+
+    @contextmanager
+    def _distrust(self) -> Iterator[None]:
+        """What fails in here may do so because of what was copied: the next run then copies nothing."""
+        try:
+            yield
+        except Exception:
+            if self.run.standings is not None:
+                self.run.standings.ledger = None
+            raise
 
     def _open(self) -> None:
         """Every output is open, and what is published where something of it can be copied."""
@@ -454,7 +469,9 @@ class Attempt:
         if len(found) > MOST_WARNINGS:
             result.warnings.append("and more of this kind: run qmail-newu")
         result.warnings += self.policy.relay_warnings()
-        self.out.prove()
+        with self._distrust():
+            self.out.agrees()
+        self.out.canaries()
         result.status = self._status()
         if result.first and not run.request.force and self._refused_first():
             result.status = PublishFailed.status

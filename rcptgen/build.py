@@ -311,14 +311,17 @@ class Build:
 
     def prove(self) -> None:
         """Raises PublishFailed where a new file answers otherwise than the rules, or than the canaries want."""
+        self.agrees()
+        self.canaries()
+
+    def agrees(self) -> None:
+        """Raises PublishFailed where a new file answers otherwise than the rules."""
         self._strict()
         self.job.result.witnesses = len(self._proof)
         for target, outcomes, reader in self._readers():
             refused, accepted = self._proof.check(reader, target.sayable, outcomes.left_out)
             self._agree(outcomes, refused, "refuses {} addresses that are accepted")
             self._agree(outcomes, _unexplained(accepted, outcomes), "accepts {} addresses without saying so")
-        if not self.job.request.force:
-            self._canaries()
 
     def _agree(self, outcomes: Outcomes, wrong: list[Wrong], words: str) -> None:
         if wrong:
@@ -328,8 +331,13 @@ class Build:
                 f"({some}): this is a bug; nothing was published"
             )
 
-    def _canaries(self) -> None:
-        """`[guard] must_accept` and `must_refuse`, asked of every new file as its consumer asks."""
+    def canaries(self) -> None:
+        """Raises PublishFailed where a new file answers otherwise than `[guard] must_accept` and `must_refuse` want.
+
+        Each is asked as its consumer asks; `--force` asks none.
+        """
+        if self.job.request.force:
+            return
         wanted = self.job.config.guard
         canaries = [(one, True) for one in wanted.must_accept] + [(one, False) for one in wanted.must_refuse]
         wrong: dict[str, None] = {}

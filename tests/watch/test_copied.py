@@ -211,3 +211,17 @@ def test_a_file_that_cannot_be_spliced(kept: Kept, built: list[bytes], monkeypat
     monkeypatch.setattr(CdbWriter, "copy", noted)
     assert b"d3.example" not in _changed(kept, built, "eve")
     assert copied
+
+
+def test_what_cannot_be_made_of_copies_is_made_without(
+    kept: Kept, built: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a copy fails for, it would fail for each time: no later change must wait for somebody to restart."""
+    _started(kept, built)
+    monkeypatch.setattr("rcptgen.publish.splice.alike", lambda old, fresh: iter(()))
+    kept.edits.users("one.example", ("ann", "eve"))
+    with pytest.raises(PublishFailed, match="nothing was published"):
+        kept.touched(ONE)
+    assert kept.touched() is not None
+    assert kept.accepts("eve@one.example")
+    assert kept.is_true()

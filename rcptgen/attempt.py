@@ -35,6 +35,9 @@ _NOT_PACKED = b"\0"
 MOST_REWRITTEN = 64
 """Domains that are built anew up to which the files are made of the published ones."""
 
+MOST_RECORDS = 250_000
+"""Records of these domains up to which that is so: each is compared in memory, some 300 bytes for one."""
+
 PROVED = 32
 """Domains, of those that are only copied, that are proved each time."""
 
@@ -132,7 +135,8 @@ class Attempt:
             self.standing = standings.standing().intersection(base.ledger.names)
             self.standing -= {key.encode("latin-1").removeprefix(CATCH_ALL) for key in run.memory.held}
         anew = sum(one.name not in self.standing for one in run.domains)
-        self.out.open(base, rewritten=anew <= MOST_REWRITTEN)
+        rewritten = anew <= MOST_REWRITTEN and base is not None and base.records(self.standing) <= MOST_RECORDS
+        self.out.open(base, rewritten=rewritten)
 
     def _few(self, base: Base, standings: Standings) -> None:
         """Takes a few domains one by one, and what stands between them as it is."""

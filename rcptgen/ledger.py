@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Self
@@ -88,6 +88,11 @@ class Base:
             base.close()
             return None
         return base
+
+    def records(self, standing: Container[bytes]) -> int:
+        """How many records of the largest file are those of domains that are not standing."""
+        others = [at for at, name in enumerate(self.ledger.names) if name not in standing]
+        return max((sum(map(one.counts.__getitem__, others)) for one in self.ledger.files), default=0)
 
     def holds(self) -> bool:
         """Whether nobody has written to the files since."""

@@ -12,8 +12,10 @@ from keeping import Kept, keeping
 from watched import DOMAINS, domain_of
 
 from rcptgen import attempt
+from rcptgen.build import Build
 from rcptgen.compiler import compile_host
 from rcptgen.errors import PublishFailed
+from rcptgen.ledger import Base
 from rcptgen.publish.cdb import CdbWriter
 from rcptgen.publish.splice import CdbSplice
 from rcptgen.request import Request
@@ -70,14 +72,30 @@ def _changed(kept: Kept, built: list[bytes], *users: str) -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("most", [0, 64], ids=["anew", "spliced"])
-def test_only_what_changes_is_built(kept: Kept, built: list[bytes], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "MOST_REWRITTEN", most)
+@pytest.mark.parametrize(
+    ("limit", "most", "ways"),
+    [("MOST_REWRITTEN", 64, {True}), ("MOST_REWRITTEN", 0, {False}), ("MOST_RECORDS", 0, {False})],
+    ids=["spliced", "anew for many domains", "anew for large domains"],
+)
+def test_only_what_changes_is_built(
+    kept: Kept, built: list[bytes], limit: str, most: int, ways: set[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, limit, most)
+    spliced: set[bool] = set()
+    opened = Build.open
+
+    def noted(self: Build, base: Base | None = None, *, rewritten: bool = False) -> None:
+        if base is not None:
+            spliced.add(rewritten)
+        opened(self, base, rewritten=rewritten)
+
+    monkeypatch.setattr(Build, "open", noted)
     kept.files |= {name: kept.top / name for name in ("postfix", "json", "goodrcptto")}
     _started(kept, built)
     for users in (("eve",), ("eve", "tom", "ulf"), (), ("a", "zz")):
         assert b"d3.example" not in _changed(kept, built, *users)
         assert b"one.example" in built
+    assert spliced == ways
 
 
 def test_counts_are_those_of_a_compile(kept: Kept, built: list[bytes]) -> None:

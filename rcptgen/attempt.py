@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from heapq import nlargest
 from zlib import crc32
 
@@ -33,6 +34,9 @@ _NOT_PACKED = b"\0"
 
 MOST_REWRITTEN = 64
 """Domains that are built anew up to which the files are made of the published ones."""
+
+MOST_RECORDS = 250_000
+"""Records of these domains up to which that is so: each is compared in memory, some 300 bytes for one."""
 
 PROVED = 32
 """Domains, of those that are only copied, that are proved each time."""
@@ -86,10 +90,14 @@ class Attempt:
 
     def build(self) -> Hold | None:
         """Writes every output; what the next pass must hold where this one turns out to let go too much."""
+        with self._distrust():
+            return self._built()
+
+    def _built(self) -> Hold | None:
         run = self.run
         self.policy.prepare()
         if run.standings is not None:
-            run.standings.shaped_as(self.policy.prepended)
+            run.standings.shaped_as(self.policy.prepended, run.extra.kept)
         if run.census is not None:
             run.census.begin()
         self._open()
@@ -102,10 +110,20 @@ class Attempt:
         self.out.written()
         return self._next()
 
+    @contextmanager
+    def _distrust(self) -> Iterator[None]:
+        """What fails in here may do so because of what was copied: the next run then copies nothing."""
+        try:
+            yield
+        except Exception:
+            if self.run.standings is not None:
+                self.run.standings.ledger = None
+            raise
+
     def _open(self) -> None:
         """Every output is open, and what is published where something of it can be copied."""
         run, standings = self.run, self.run.standings
-        if standings is not None and standings.ledger is not None and standings.ledger.number != run.memory.number:
+        if standings is not None and standings.ledger is not None and run.ledger is None:
             # Another run has published since, and may have seen what was not looked at here yet.
             standings.ledger = None
             run.host.units.forget({owner.home for owner in run.host.units.looked_at})
@@ -117,7 +135,8 @@ class Attempt:
             self.standing = standings.standing().intersection(base.ledger.names)
             self.standing -= {key.encode("latin-1").removeprefix(CATCH_ALL) for key in run.memory.held}
         anew = sum(one.name not in self.standing for one in run.domains)
-        self.out.open(base, rewritten=anew <= MOST_REWRITTEN)
+        rewritten = anew <= MOST_REWRITTEN and base is not None and base.records(self.standing) <= MOST_RECORDS
+        self.out.open(base, rewritten=rewritten)
 
     def _few(self, base: Base, standings: Standings) -> None:
         """Takes a few domains one by one, and what stands between them as it is."""
@@ -454,7 +473,9 @@ class Attempt:
         if len(found) > MOST_WARNINGS:
             result.warnings.append("and more of this kind: run qmail-newu")
         result.warnings += self.policy.relay_warnings()
-        self.out.prove()
+        with self._distrust():
+            self.out.agrees()
+        self.out.canaries()
         result.status = self._status()
         if result.first and not run.request.force and self._refused_first():
             result.status = PublishFailed.status

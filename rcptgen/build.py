@@ -311,14 +311,17 @@ class Build:
 
     def prove(self) -> None:
         """Raises PublishFailed where a new file answers otherwise than the rules, or than the canaries want."""
+        self.agrees()
+        self.canaries()
+
+    def agrees(self) -> None:
+        """Raises PublishFailed where a new file answers otherwise than the rules."""
         self._strict()
         self.job.result.witnesses = len(self._proof)
         for target, outcomes, reader in self._readers():
             refused, accepted = self._proof.check(reader, target.sayable, outcomes.left_out)
             self._agree(outcomes, refused, "refuses {} addresses that are accepted")
             self._agree(outcomes, _unexplained(accepted, outcomes), "accepts {} addresses without saying so")
-        if not self.job.request.force:
-            self._canaries()
 
     def _agree(self, outcomes: Outcomes, wrong: list[Wrong], words: str) -> None:
         if wrong:
@@ -328,8 +331,13 @@ class Build:
                 f"({some}): this is a bug; nothing was published"
             )
 
-    def _canaries(self) -> None:
-        """`[guard] must_accept` and `must_refuse`, asked of every new file as its consumer asks."""
+    def canaries(self) -> None:
+        """Raises PublishFailed where a new file answers otherwise than `[guard] must_accept` and `must_refuse` want.
+
+        Each is asked as its consumer asks; `--force` asks none.
+        """
+        if self.job.request.force:
+            return
         wanted = self.job.config.guard
         canaries = [(one, True) for one in wanted.must_accept] + [(one, False) for one in wanted.must_refuse]
         wrong: dict[str, None] = {}
@@ -392,7 +400,7 @@ class Build:
         if self.generation is not None and job.state is not None:
             self._remember(self.generation, job.state, must=must_remember)
             if check is not None and self.generation.accepted:
-                self.ledger = self._entries.ledger(self.generation.number, check)
+                self.ledger = self._put_down(self.generation.number, check)
         if unsynced is not None:
             raise unsynced
 
@@ -425,8 +433,12 @@ class Build:
             return True
         if check != memory.published.whole():
             return False
-        self.ledger = self._entries.ledger(memory.number, check)
+        self.ledger = self._put_down(memory.number, check)
         return True
+
+    def _put_down(self, number: int, check: int) -> Ledger:
+        """Where all domains stand in the files, as a generation of that number has them."""
+        return self._entries.ledger(number, check, tuple(staged.sha256 for staged in self._staged))
 
     def _says_nothing_new(self, meta: Meta) -> bool:
         """Whether the state has nothing to learn from `meta`, the files being the same."""

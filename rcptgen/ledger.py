@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Self
@@ -43,13 +43,16 @@ class Extents:
 class Ledger:
     """The files of generation `number`: the domains in them, in ascending order, and where these stand in each.
 
-    `check` is the CRC-32 of the generation's rules, which have the same domains.
+    `check` is the CRC-32 of the generation's rules, which have the same domains; `digests`
+    are the SHA-256 of the files, in their order.  A number alone does not tell a generation
+    from another: who loses the state directory counts from 1 again.
     """
 
     number: int
     names: list[bytes]
     files: list[Extents]
     check: int
+    digests: tuple[str, ...]
 
     def at(self, domain: bytes) -> int | None:
         """The number of a domain."""
@@ -85,6 +88,11 @@ class Base:
             base.close()
             return None
         return base
+
+    def records(self, standing: Container[bytes]) -> int:
+        """How many records of the largest file are those of domains that are not standing."""
+        others = [at for at, name in enumerate(self.ledger.names) if name not in standing]
+        return max((sum(map(one.counts.__getitem__, others)) for one in self.ledger.files), default=0)
 
     def holds(self) -> bool:
         """Whether nobody has written to the files since."""
@@ -146,9 +154,9 @@ class Entries:
             end = writer.position
             extents.add(end - start, writer.count - had)
 
-    def ledger(self, number: int, check: int) -> Ledger:
-        """What was put down, for the generation of that number whose rules have that CRC-32."""
-        return Ledger(number, self._names, self._extents, check)
+    def ledger(self, number: int, check: int, digests: tuple[str, ...]) -> Ledger:
+        """What was put down, for the generation of that number with these rules and files (see Ledger)."""
+        return Ledger(number, self._names, self._extents, check, digests)
 
 
 def places_of(files: Sequence[bytes | int]) -> list[Place] | None:

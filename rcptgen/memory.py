@@ -65,6 +65,8 @@ class Memory:
     those of them that `base` had.
     `lists` are the files of `[extra]` by their paths, as their rules were published, `list_digests`
     a digest of each.  `number` is that of the generation behind all this; None: there is only the published file.
+    `digests` are those of the files as it published them (see Meta); `is_ledgers`: whether
+    its rules are those that the ledger of this process was made with.
     """
 
     exists: bool = False
@@ -82,6 +84,8 @@ class Memory:
     held_tables: Rules = NOTHING
     lists: Rules = NOTHING
     list_digests: dict[str, str] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)
+    is_ledgers: bool = False
 
     def table(self, domain: bytes) -> Table | None:
         """What was published for `domain` without any rollback, or None."""
@@ -92,7 +96,7 @@ class Memory:
         return _table(self.held_tables, domain)
 
     @classmethod
-    def of_generation(cls, generation: Generation) -> Memory:
+    def of_generation(cls, generation: Generation, *, is_ledgers: bool = False) -> Memory:
         """The memory that a generation of the state directory holds."""
         meta = generation.meta
         live: Rules | None = generation.live if meta.rollback is not None else generation.rules
@@ -112,6 +116,8 @@ class Memory:
             held_tables=generation.held or NOTHING,
             lists=generation.lists or NOTHING,
             list_digests=dict(meta.lists),
+            digests=dict(meta.digests),
+            is_ledgers=is_ledgers,
         )
 
     @classmethod
@@ -164,9 +170,10 @@ def remember(
     """
     if state is None:
         return Memory()
-    generation = _last_generation(state, [path for _, path in files], warnings, ledger)
-    if generation is not None:
-        return Memory.of_generation(stack.enter_context(generation))
+    found = _last_generation(state, [path for _, path in files], warnings, ledger)
+    if found is not None:
+        generation, is_ledgers = found
+        return Memory.of_generation(stack.enter_context(generation), is_ledgers=is_ledgers)
     memory = _of_files(files, warnings)
     orders = state.orders()
     if orders is not None:
@@ -205,19 +212,20 @@ def _of_files(files: Sequence[tuple[Target, bytes]], warnings: list[str]) -> Mem
     return Memory()
 
 
-def _last_generation(state: State, paths: list[bytes], warnings: list[str], ledger: Ledger | None) -> Generation | None:
-    """The generation that made the published files, if nothing in it is damaged."""
+def _last_generation(
+    state: State, paths: list[bytes], warnings: list[str], ledger: Ledger | None
+) -> tuple[Generation, bool] | None:
+    """The undamaged generation that made the published files, and whether its rules are those of the ledger."""
     found = _matching(state, paths)
     if found is None:
         return None
     try:
         # All of it now: damage must show before anything is built on it.
-        found.check(ledger.check if ledger is not None and ledger.number == found.number else None)
+        return found, found.check(ledger.check if ledger is not None and ledger.number == found.number else None)
     except DamagedState as error:
         found.close()
         warnings.append(f"{os.fsdecode(state.path)}: {error}; the state is not used")
         return None
-    return found
 
 
 def _matching(state: State, paths: list[bytes]) -> Generation | None:

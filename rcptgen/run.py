@@ -10,6 +10,7 @@ from rcptgen.host import Domain, Host
 from rcptgen.ledger import Base, Ledger, Place
 from rcptgen.overlays import Extra, Overlays
 from rcptgen.publish import guard
+from rcptgen.publish.generation import path_key
 from rcptgen.publish.tally import EMPTY
 from rcptgen.request import Census, Progress
 from rcptgen.rules.table import Table
@@ -42,9 +43,12 @@ class Run(Job):
     @property
     def ledger(self) -> Ledger | None:
         """Where the domains stand in the published files, if these are what this process has published last."""
+        memory = self.memory
         ledger = None if self.standings is None else self.standings.ledger
-        usable = ledger is not None and ledger.number == self.memory.number and self.memory.rollback is None
-        return ledger if usable else None
+        if ledger is None or ledger.number != memory.number or not memory.is_ledgers or memory.rollback is not None:
+            return None
+        published = tuple(memory.digests.get(path_key(one.path)) for one in self.request.outputs)
+        return ledger if published == ledger.digests else None
 
     def base(self) -> Base | None:
         """What is published, open to be copied from."""

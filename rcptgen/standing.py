@@ -8,7 +8,7 @@ change of one domain of ten thousand cheap.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
@@ -131,6 +131,9 @@ class Standings:
 
     prepended: str = ""
 
+    kept: frozenset[bytes] = frozenset()
+    """The files of overlays of which the last run used what was published before."""
+
     ledger: Ledger | None = None
     """Where the domains stand in the files that were published last by whoever keeps this."""
 
@@ -143,11 +146,16 @@ class Standings:
     _same: dict[Any, Any] = field(default_factory=dict)
     _totals: Totals = field(default_factory=Totals)
 
-    def shaped_as(self, prepended: str) -> None:
-        """The mode in which names with a virtual domain in front are written: with another one nothing stands."""
-        if prepended != self.prepended:
+    def shaped_as(self, prepended: str, kept: Iterable[bytes] = ()) -> None:
+        """How domains are shaped, as far as no signature tells: when that is another way, nothing stands.
+
+        That is the mode in which names with a virtual domain in front are written, and which
+        files of overlays say what they said before: a signature knows only what they say now.
+        """
+        shaped = prepended, frozenset(kept)
+        if shaped != (self.prepended, self.kept):
             self.keep(())
-        self.prepended = prepended
+        self.prepended, self.kept = shaped
 
     def may_stand(self, domain: bytes) -> bool:
         """Whether nothing of the host speaks against a domain's being what it was."""

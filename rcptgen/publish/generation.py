@@ -133,12 +133,13 @@ class Generation:
         """The published blob of one domain, or None; raises DamagedState where it cannot be read."""
         return self.rules.blob(domain)
 
-    def check(self, known: int | None = None) -> None:
-        """Raises DamagedState unless every record of every file is sound; `known` is the CRC-32 of the rules."""
-        self.rules.check(known)
+    def check(self, known: int | None = None) -> bool:
+        """Raises DamagedState unless every record of every file is sound; `known` as in RulesFile.check."""
+        is_known = self.rules.check(known)
         for rules in (self.live, self.base, self.held, self.bare, self.lists):
             if rules is not None:
                 rules.check()
+        return is_known
 
 
 class Orders:

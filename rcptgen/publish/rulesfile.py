@@ -83,12 +83,16 @@ class RulesFile:
             return None
         return self._split(self._fetch(self._offsets[at], self._stop(at) - self._offsets[at]))[1]
 
-    def check(self, known: int | None = None) -> None:
-        """Raises DamagedState unless every record is sound; `known` is the CRC-32 that its writer had of all of it."""
+    def check(self, known: int | None = None) -> bool:
+        """Raises DamagedState unless every record is sound.
+
+        `known` is the CRC-32 that its writer had of all of it: returns whether it is that file.
+        """
         if known is not None and known == self.whole():
-            return
+            return True
         for _ in self.blobs():
             pass
+        return False
 
     def whole(self) -> int:
         """The CRC-32 of the whole file."""

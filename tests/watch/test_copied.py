@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from keeping import Kept, keeping
 from watched import DOMAINS, domain_of
 
 from rcptgen import attempt
+from rcptgen.build import Build
 from rcptgen.compiler import compile_host
 from rcptgen.errors import PublishFailed
+from rcptgen.ledger import Base
 from rcptgen.publish.cdb import CdbWriter
 from rcptgen.publish.splice import CdbSplice
 from rcptgen.request import Request
@@ -69,14 +72,30 @@ def _changed(kept: Kept, built: list[bytes], *users: str) -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("most", [0, 64], ids=["anew", "spliced"])
-def test_only_what_changes_is_built(kept: Kept, built: list[bytes], most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "MOST_REWRITTEN", most)
+@pytest.mark.parametrize(
+    ("limit", "most", "ways"),
+    [("MOST_REWRITTEN", 64, {True}), ("MOST_REWRITTEN", 0, {False}), ("MOST_RECORDS", 0, {False})],
+    ids=["spliced", "anew for many domains", "anew for large domains"],
+)
+def test_only_what_changes_is_built(
+    kept: Kept, built: list[bytes], limit: str, most: int, ways: set[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, limit, most)
+    spliced: set[bool] = set()
+    opened = Build.open
+
+    def noted(self: Build, base: Base | None = None, *, rewritten: bool = False) -> None:
+        if base is not None:
+            spliced.add(rewritten)
+        opened(self, base, rewritten=rewritten)
+
+    monkeypatch.setattr(Build, "open", noted)
     kept.files |= {name: kept.top / name for name in ("postfix", "json", "goodrcptto")}
     _started(kept, built)
     for users in (("eve",), ("eve", "tom", "ulf"), (), ("a", "zz")):
         assert b"d3.example" not in _changed(kept, built, *users)
         assert b"one.example" in built
+    assert spliced == ways
 
 
 def test_counts_are_those_of_a_compile(kept: Kept, built: list[bytes]) -> None:
@@ -112,6 +131,42 @@ def test_a_look_at_everything_that_finds_nothing_new(kept: Kept, built: list[byt
     _started(kept, built)
     generation = kept.keeper.everything("hangup").generation
     assert kept.keeper.everything("hangup").generation == generation
+    assert b"d3.example" not in _changed(kept, built, "eve")
+
+
+@pytest.mark.parametrize("names", [("validrcptto", "rcptgen"), ("goodrcptto",)], ids=["constant databases", "text"])
+def test_a_number_is_no_proof_of_a_generation(kept: Kept, built: list[bytes], names: tuple[str, ...]) -> None:
+    """The state was lost, and another run has published: its numbers begin again."""
+    kept.files = {name: kept.top / name for name in names}
+    _started(kept, built)
+    shutil.rmtree(kept.top / "state")
+    kept.edits.users("two.example", ("tom", "amy", "ulf", "zed"))
+    kept.edits.users("d3.example", ("zoe", "amy"))
+    configuration, request = kept.configure()
+    assert compile_host(bytes(kept.host.root), configuration, request).generation == 1
+    assert b"d3.example" in _changed(kept, built, "eve")
+    assert b"d3.example" not in _changed(kept, built)
+
+
+def test_outputs_in_another_order(kept: Kept, built: list[bytes]) -> None:
+    """Where a domain stands is known of each file, not of the first and the second."""
+    kept.files |= {"rcptgen": kept.top / "own"}
+    _started(kept, built)
+    kept.files = dict(reversed(kept.files.items()))
+    assert kept.keeper.everything("hangup").status == 0
+    assert kept.is_true()
+    assert b"d3.example" not in _changed(kept, built, "eve")
+
+
+def test_an_output_in_place_of_another(kept: Kept, built: list[bytes]) -> None:
+    """A file that was there before is not what the one in its place was."""
+    kept.files |= {"rcptgen": kept.top / "own"}
+    _started(kept, built)
+    other = kept.top / "another"
+    other.write_bytes(kept.file.read_bytes())
+    kept.files["rcptgen"] = other
+    assert kept.keeper.everything("hangup").status == 0
+    assert kept.is_true()
     assert b"d3.example" not in _changed(kept, built, "eve")
 
 
@@ -174,3 +229,17 @@ def test_a_file_that_cannot_be_spliced(kept: Kept, built: list[bytes], monkeypat
     monkeypatch.setattr(CdbWriter, "copy", noted)
     assert b"d3.example" not in _changed(kept, built, "eve")
     assert copied
+
+
+def test_what_cannot_be_made_of_copies_is_made_without(
+    kept: Kept, built: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a copy fails for, it would fail for each time: no later change must wait for somebody to restart."""
+    _started(kept, built)
+    monkeypatch.setattr("rcptgen.publish.splice.alike", lambda old, fresh: iter(()))
+    kept.edits.users("one.example", ("ann", "eve"))
+    with pytest.raises(PublishFailed, match="nothing was published"):
+        kept.touched(ONE)
+    assert kept.touched() is not None
+    assert kept.accepts("eve@one.example")
+    assert kept.is_true()

@@ -345,6 +345,28 @@ def test_a_file_of_rules_in_trouble_and_back(kept: Kept, file: str) -> None:
     assert kept.is_true()
 
 
+@pytest.mark.parametrize("spoilt", ["emptied", "removed"])
+def test_a_file_of_rules_that_is_meant_to_be_empty_after_all(kept: Kept, spoilt: str) -> None:
+    """Nothing stands that was built of what the file had said before, though it says no more than it did then."""
+    kept.host.write("/etc/reject", "bob\n")
+    kept.config = Config(extra=Extra(reject_files=("/etc/reject",)))
+    kept.start()
+    if spoilt == "removed":
+        kept.edits.removed("/etc/reject")
+    else:
+        kept.edits.written("/etc/reject", "")
+    result = kept.touched(CONTROL)
+    assert result is not None
+    assert result.status == 75
+    assert not kept.accepts("bob@one.example")
+    kept.edits.written("/etc/reject", "# nobody\n")
+    result = kept.touched(CONTROL)
+    assert result is not None
+    assert result.status == 0
+    assert kept.accepts("bob@one.example")
+    assert kept.is_true()
+
+
 def test_a_file_of_rules_that_gives_errors_is_looked_at_again(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
     by_files(kept)
     real = Reader.read

@@ -59,6 +59,46 @@ def test_a_device_and_a_file_that_seems_endless(tmp_path: Path) -> None:
     assert codes(doctor(laid.root)) == ["R100"]
 
 
+@pytest.mark.parametrize(
+    "scripts",
+    [
+        {RUN: ". ./run\n" * 1000},
+        {RUN: "/a/qmail-smtpd\n" * 3000, "/a/qmail-smtpd": File("#!/bin/sh\n" + "/b/qmail-smtpd\n" * 3000, mode=0o755)},
+        {RUN: "envdir /env /v/qmail-smtpd\n" * 2000, **{f"/env/V{number}": "x" * 100_000 for number in range(50)}},
+    ],
+    ids=["reads itself in", "starts scripts that start scripts", "reads many variables many times"],
+)
+def test_scripts_that_multiply(scripts: dict[str, Thing], tmp_path: Path) -> None:
+    laid = host(tmp_path / "host", scripts)
+    begun = time.monotonic()
+    done = doctor(laid.root)
+    assert time.monotonic() - begun < 30
+    if scripts[RUN] != ". ./run\n" * 1000:
+        assert done.status == 2
+        assert [one["reason"] for one in done.json["failed"]] == ["more than 200 servers are started"]
+
+
+def test_postfix_settings_that_multiply(tmp_path: Path) -> None:
+    """Long values for many services, and a list that is named again and again."""
+    value = "a = cdb:/x\nx = " + "$a," * 20_000
+    lists = "".join(f"{name} = $x $x\n" for name in ("relay_recipient_maps", "local_recipient_maps", "mynetworks"))
+    restrictions = "smtpd_recipient_restrictions = " + "check_recipient_access cdb:/x " * 20_000
+    laid = host(
+        tmp_path / "host",
+        {
+            "/etc/postfix/main.cf": f"{value}\n{lists}{restrictions}\n",
+            "/etc/postfix/master.cf": "".join(f"{port} inet n - y - - smtpd\n" for port in range(1000, 6000)),
+        },
+    )
+    begun = time.monotonic()
+    done = doctor(laid.root)
+    assert time.monotonic() - begun < 30
+    assert (done.status, done.json["failed"]) == (
+        2,
+        [{"path": "/etc/postfix/master.cf", "reason": "more than 50 services are smtpd"}],
+    )
+
+
 def test_what_a_script_names_is_shown_escaped(tmp_path: Path) -> None:
     bad = "/var/\x1b[31mred\x07/list.cdb"
     laid = host(tmp_path / "host", {RUN: f"export VALIDRCPTTO_CDB='{bad}' VALIDRCPTTO_LIMIT='\x1b'\n{EXEC}"})

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import called
 
-from rcptgen.config import Config
+from rcptgen.config import Config, Output
 from rcptgen.doctor import doctor as diagnose
+from rcptgen.doctor.setup import configured, lines_for
 
 pytestmark = pytest.mark.root
 
@@ -216,3 +217,27 @@ def test_no_text_in_any_place_is_a_bug(text: bytes, noisy: Host) -> None:
     found = diagnose(bytes(noisy.root), Config())
     assert all(one.text.isprintable() for one in found.findings)
     assert found.failed == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "line"),
+    [
+        (EXEC, "export VALIDRCPTTO_CDB='/etc/a b;reboot.cdb'"),
+        (f"#!/usr/bin/execlineb -P\n{EXEC}", 'export VALIDRCPTTO_CDB "/etc/a b;reboot.cdb"'),
+        (EXEC.replace("exec", "exec envdir /env"), "echo '/etc/a b;reboot.cdb' > /env/VALIDRCPTTO_CDB"),
+    ],
+    ids=["shell", "execline", "envdir"],
+)
+def test_a_path_stays_one_word_of_a_line_to_add(run: str, line: str, tmp_path: Path) -> None:
+    toml = '[[output]]\ntarget = "validrcptto"\npath = "/etc/a b;reboot.cdb"\n'
+    laid = host(tmp_path / "host", {RUN: run, "/etc/rcptgen.toml": toml, "/env/NO": ""})
+    (lines,) = finding(doctor(laid.root), "Q101")["add"]
+    assert [one["line"] for one in lines["lines"]] == [line]
+
+
+@pytest.mark.parametrize("name", ["sqmail", "sendmail-access", "dnset", "validrcptto"])
+def test_a_path_is_one_word_of_a_command(name: str) -> None:
+    (one,) = configured(Config(output=(Output(target=name, path="/etc/a b;reboot"),)))
+    lines = lines_for(one)
+    assert lines is not None
+    assert b"'/etc/a b;reboot'" in b"\n".join(lines.lines)

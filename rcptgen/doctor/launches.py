@@ -25,6 +25,12 @@ UNITS = (b"/etc/systemd/system", b"/usr/local/lib/systemd/system", b"/usr/lib/sy
 MOST_INCLUDED = 3
 """How deep scripts are followed that are read in with a dot, or stand in the place of a server."""
 
+MOST_READ_IN = 64
+"""Scripts that one script may read in: one that reads itself in again and again comes to nothing."""
+
+MOST_LAUNCHES = 200
+"""Servers that a script, and a host, may start; what more there is, is said not to have been looked at."""
+
 LONGEST_VALUE = 4096
 """Bytes of a variable; a longer one counts as not known, so that doubling it again and again comes to nothing."""
 
@@ -42,6 +48,7 @@ class Script:
         self._variables = dict(self._start.environment)
         self._exported = set(self._variables)
         self._all = False
+        self._left = MOST_READ_IN
         self.launches: list[Launch] = []
         self._read(path, 0)
 
@@ -57,6 +64,8 @@ class Script:
             self.launches += [] if launch is None else [launch]
             return
         for command in found:
+            if len(self.launches) > MOST_LAUNCHES:
+                return
             self._take(command, path, depth)
 
     def _value(self, name: bytes) -> bytes | None:
@@ -93,7 +102,8 @@ class Script:
         elif first == b"set":
             self._all = any(word.text in (b"-a", b"-ae", b"-ea") for word in words[1:]) or self._all
         elif first in (b".", b"source"):
-            if len(words) > 1 and words[1].known and depth < MOST_INCLUDED:
+            if len(words) > 1 and words[1].known and depth < MOST_INCLUDED and self._left:
+                self._left -= 1
                 included = os.path.normpath(os.path.join(os.path.dirname(path), words[1].text))
                 self._read(included, depth + 1)
         elif len(words) < 2 or words[1].text != b"in":  # the words of for and case
@@ -131,6 +141,14 @@ class Script:
 
 def launches(sight: Sight) -> Iterator[Launch]:
     """Every SMTP server that the host starts, each place once; scripts in a server's place are followed."""
+    for number, found in enumerate(_launches(sight)):
+        if number == MOST_LAUNCHES:
+            sight.failed[found.file] = f"more than {MOST_LAUNCHES} servers are started"
+            return
+        yield found
+
+
+def _launches(sight: Sight) -> Iterator[Launch]:
     seen: set[tuple[int, int]] = set()
     for path in _scripts(sight):
         status = sight.status(path)

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from rcptgen.doctor.findings import ROOT, Lines, Seen, Use
 from rcptgen.doctor.setup import POSTFIX, Configured, quoted
@@ -23,8 +24,11 @@ from rcptgen.rules.shown import shown
 HOME = b"/etc/postfix"
 MAIN, MASTER = HOME + b"/main.cf", HOME + b"/master.cf"
 MOST_EXPANSIONS = 8
-MOST_EXPANDED = 1 << 20
-"""Bytes that are put in for names in one value: parameters may double each other."""
+MOST_EXPANDED = 1 << 16
+"""Bytes of a value that are looked at, and that are put in for names in it: parameters may double each other."""
+
+MOST_SERVICES = 50
+"""An smtpd further down in master.cf is said not to have been looked at."""
 
 RECIPIENT_MAPS = (b"relay_recipient_maps", b"local_recipient_maps", b"virtual_mailbox_maps")
 RESTRICTIONS = (
@@ -78,7 +82,7 @@ class Service:
     def value(self, name: bytes) -> bytes:
         """A parameter with others put in for their names; empty where it is not set."""
         found = self.parameters.get(name)
-        text = b"" if found is None else found.value
+        text = b"" if found is None else found.value[:MOST_EXPANDED]
         left = MOST_EXPANDED
 
         def referred(match: re.Match[bytes]) -> bytes:
@@ -174,7 +178,10 @@ class Postfix:
             return self._seen
         self._seen.servers[POSTFIX] = MAIN
         parameters = main_parameters(self._sight)
-        found = [*services(self._sight, parameters)] or [Service(b"smtp", parameters)]
+        found = [*islice(services(self._sight, parameters), MOST_SERVICES + 1)] or [Service(b"smtp", parameters)]
+        if len(found) > MOST_SERVICES:
+            self._sight.failed[MASTER] = f"more than {MOST_SERVICES} services are smtpd"
+            found.pop()
         said: set[tuple[bytes, int, bytes]] = set()
         for service in found:
             for table, kinds in self._lists(service):
@@ -195,12 +202,14 @@ class Postfix:
         for name in RESTRICTIONS:
             parameter = service.parameters.get(name)
             words = [one for one in _DIVIDERS.split(service.value(name)) if one]
+            permitted = False
             for number, word in enumerate(words[1:], 1):
+                permitted = permitted or words[number - 1] == b"permit"
                 match = _TABLE.fullmatch(word)
                 if match is None or parameter is None or words[number - 1] != b"check_recipient_access":
                     continue
                 table = Table(match[2], os.path.normpath(match[3]), bool(match[1]), parameter)
-                if b"permit" in words[:number]:
+                if permitted:
                     self._unasked("P105", f"{shown(word)} stands behind permit and is never asked", table)
                 elif self._ours(table):
                     yield table, ACCESS_KINDS

@@ -15,7 +15,7 @@ from functools import cached_property
 from rcptgen.doctor import tcprules
 from rcptgen.doctor.chains import Launch, Setting
 from rcptgen.doctor.findings import ROOT, Lines, Seen, Use, Who
-from rcptgen.doctor.setup import GOODRCPTTO, QMAIL, SAGREDO, SQMAIL, Configured, lines_for, quoted
+from rcptgen.doctor.setup import GOODRCPTTO, QMAIL, SAGREDO, SQMAIL, Configured, double_quoted, quoted
 from rcptgen.doctor.sight import Sight
 from rcptgen.doctor.spp import plugins
 from rcptgen.doctor.sqmail import routing
@@ -218,29 +218,26 @@ class Server:
 
     def _lines(self) -> list[Lines]:
         """What sets the variable where this server is started, for each list that is written for it."""
-        found = (lines_for(one) for one in self._servers.outputs if one.kind == "validrcptto")
-        return [self._styled(one.lines) for one in found if one is not None]
+        return [self._styled(one) for one in self._servers.outputs if one.kind == "validrcptto"]
 
-    def _styled(self, exports: Sequence[bytes]) -> Lines:
+    def _styled(self, one: Configured) -> Lines:
         launch = self._launch
-        settings = [one.removeprefix(b"export ") for one in exports]
+        setting = CDB + b"=" + one.path
         if launch.directory:
-            made = [
-                b"echo %s > %s" % (quoted(value), quoted(launch.directory + b"/" + name))
-                for name, _, value in (one.partition(b"=") for one in settings)
-            ]
-            return Lines(b"", "", tuple(made))
+            made = b"echo %s > %s" % (quoted(one.path), quoted(launch.directory + b"/" + CDB))
+            return Lines(b"", "", (made,))
         if launch.style == "execline":
-            made = [b"export " + one.replace(b"=", b" ", 1) for one in settings]
-            return Lines(launch.file, "above the line that starts the server", tuple(made))
+            made = b"export %s %s" % (CDB, double_quoted(one.path))
+            return Lines(launch.file, "above the line that starts the server", (made,))
         if launch.style == "systemd":
-            return Lines(launch.file, "in [Service]", tuple(b"Environment=" + one for one in settings))
+            made = b"Environment=" + double_quoted(setting.replace(b"%", b"%%"))
+            return Lines(launch.file, "in [Service]", (made,))
         if launch.style == "xinetd":
-            return Lines(launch.file, "in its section", tuple(b"env = " + one for one in settings))
+            return Lines(launch.file, "in its section", (b"env = " + setting,))
         if launch.style == "inetd":
-            words = b"/usr/bin/env " + b" ".join(settings)
+            words = b"/usr/bin/env " + setting
             return Lines(launch.file, f"in line {launch.line}, in front of {shown(launch.program)}", (words,))
-        return Lines(launch.file, f"above line {launch.line}", tuple(exports))
+        return Lines(launch.file, f"above line {launch.line}", (b"export %s=%s" % (CDB, quoted(one.path)),))
 
     def _number(self, name: bytes) -> None:
         """A number that scan_ulong takes; of anything else nothing comes that one could tell."""

@@ -6,6 +6,7 @@ docs/targets.md shows the same lines, with usual paths; a test compares them.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from rcptgen.rules.shown import shown
 from rcptgen.targets import target
 from rcptgen.targets.base import Target
 
+_PLAIN = re.compile(rb"[A-Za-z0-9@%+=:,./_-]+")
+
 PATH, BASE, DOMAIN, DEFAULT = b"<path>", b"<path without .cdb>", b"<domain>", b"<default>"
 
 
@@ -23,13 +26,14 @@ PATH, BASE, DOMAIN, DEFAULT = b"<path>", b"<path without .cdb>", b"<domain>", b"
 class Setup:
     """What a server needs: `lines`, in which PATH and its like stand for what differs, at `where` in `file`.
 
-    Without a file they are commands.
+    Without a file they are commands.  `for_shell`: a shell reads them, so that a path is one word.
     """
 
     server: str
     file: bytes
     where: str
     lines: tuple[bytes, ...]
+    for_shell: bool = False
 
 
 QMAIL, SAGREDO, SQMAIL, GOODRCPTTO = "qmail-smtpd", "sagredo's qmail-smtpd", "s/qmail", "qmail-smtpd with goodrcptto"
@@ -40,7 +44,9 @@ _ACL = "in the access list of acl_smtp_rcpt"
 _RESTRICTIONS = b"smtpd_recipient_restrictions = reject_unauth_destination, check_recipient_access "
 
 SETUPS: dict[str, Setup] = {
-    "validrcptto": Setup(QMAIL, b"", "above the line that starts tcpserver", (b"export VALIDRCPTTO_CDB=" + PATH,)),
+    "validrcptto": Setup(
+        QMAIL, b"", "above the line that starts tcpserver", (b"export VALIDRCPTTO_CDB=" + PATH,), for_shell=True
+    ),
     "morevalidrcptto,form=cdb": Setup(SAGREDO, b"", "", ()),
     "morevalidrcptto,form=text": Setup(SAGREDO, b"", "", ()),
     "sqmail": Setup(
@@ -51,6 +57,7 @@ SETUPS: dict[str, Setup] = {
             rb"{ rcptgen dump --target sqmail " + PATH + rb" | sed -n 's/^\*@/!/p'",
             b"  echo '*:users/recipients.cdb'; } > /var/qmail/control/recipients",
         ),
+        for_shell=True,
     ),
     "goodrcptto,form=text": Setup(GOODRCPTTO, b"", "", ()),
     "goodrcptto,form=cdb": Setup(GOODRCPTTO, b"", "", ()),
@@ -82,7 +89,7 @@ SETUPS: dict[str, Setup] = {
         "",
         (b"table rcpts file:" + PATH, b'match from any for rcpt-to <rcpts> action "relay"'),
     ),
-    "sendmail-access": Setup(SENDMAIL, b"", "", (b"makemap hash /etc/mail/access < " + PATH,)),
+    "sendmail-access": Setup(SENDMAIL, b"", "", (b"makemap hash /etc/mail/access < " + PATH,), for_shell=True),
     "goodrcptto-qpsmtpd": Setup(QPSMTPD, b"", "in config/plugins, above rcpt_ok", (b"check_goodrcptto extn -",)),
     "rcpt-regexp": Setup(QPSMTPD, b"", "in config/plugins, above rcpt_ok", (b"rcpt_regexp",)),
     "rcpt-map": Setup(
@@ -101,7 +108,7 @@ SETUPS: dict[str, Setup] = {
             b'RCPT_DOMAIN { type = "rcpt"; filter = "email:domain"; map = "' + PATH + b'"; score = 0; }',
         ),
     ),
-    "dnset": Setup(RBLDNSD, b"", "behind rbldnsd's other zones", (b"rcpt.example.org:dnset:" + PATH,)),
+    "dnset": Setup(RBLDNSD, b"", "behind rbldnsd's other zones", (b"rcpt.example.org:dnset:" + PATH,), for_shell=True),
 }
 """By the kind of a list.  The other kinds (text, csv, json ...) are for people and programs of their own."""
 
@@ -165,7 +172,8 @@ def lines_for(one: Configured, file: bytes = b"") -> Lines | None:
     if found is None or not found.lines:
         return None
     domain = str(one.output.options.get("domain", "")).encode()
-    text = [_filled(line, one.path, domain) for line in found.lines]
+    path = quoted(one.path) if found.for_shell else one.path
+    text = [_filled(line, path, domain) for line in found.lines]
     return Lines((file if found.file or found.where else b"") or found.file, found.where, tuple(text))
 
 
@@ -184,6 +192,13 @@ def _filled(line: bytes, path: bytes, domain: bytes) -> bytes:
 def quoted(path: bytes) -> bytes:
     """A path as one word of a shell's command line."""
     return os.fsencode(shlex.quote(os.fsdecode(path)))
+
+
+def double_quoted(text: bytes) -> bytes:
+    """`text` as one word of a unit of systemd or of execline, which know no other quotes in common."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 
 
 def toml_text(text: bytes) -> bytes:

@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import called
 
-from rcptgen.config import Config
+from rcptgen.config import Config, Output
 from rcptgen.doctor import doctor as diagnose
+from rcptgen.doctor.setup import configured, lines_for
 
 pytestmark = pytest.mark.root
 
@@ -57,6 +58,46 @@ def test_a_device_and_a_file_that_seems_endless(tmp_path: Path) -> None:
     smtpd = laid.path("bin/qmail-smtpd")
     os.truncate(smtpd, 20 << 30)
     assert codes(doctor(laid.root)) == ["R100"]
+
+
+@pytest.mark.parametrize(
+    "scripts",
+    [
+        {RUN: ". ./run\n" * 1000},
+        {RUN: "/a/qmail-smtpd\n" * 3000, "/a/qmail-smtpd": File("#!/bin/sh\n" + "/b/qmail-smtpd\n" * 3000, mode=0o755)},
+        {RUN: "envdir /env /v/qmail-smtpd\n" * 2000, **{f"/env/V{number}": "x" * 100_000 for number in range(50)}},
+    ],
+    ids=["reads itself in", "starts scripts that start scripts", "reads many variables many times"],
+)
+def test_scripts_that_multiply(scripts: dict[str, Thing], tmp_path: Path) -> None:
+    laid = host(tmp_path / "host", scripts)
+    begun = time.monotonic()
+    done = doctor(laid.root)
+    assert time.monotonic() - begun < 30
+    if scripts[RUN] != ". ./run\n" * 1000:
+        assert done.status == 2
+        assert [one["reason"] for one in done.json["failed"]] == ["more than 200 servers are started"]
+
+
+def test_postfix_settings_that_multiply(tmp_path: Path) -> None:
+    """Long values for many services, and a list that is named again and again."""
+    value = "a = cdb:/x\nx = " + "$a," * 20_000
+    lists = "".join(f"{name} = $x $x\n" for name in ("relay_recipient_maps", "local_recipient_maps", "mynetworks"))
+    restrictions = "smtpd_recipient_restrictions = " + "check_recipient_access cdb:/x " * 20_000
+    laid = host(
+        tmp_path / "host",
+        {
+            "/etc/postfix/main.cf": f"{value}\n{lists}{restrictions}\n",
+            "/etc/postfix/master.cf": "".join(f"{port} inet n - y - - smtpd\n" for port in range(1000, 6000)),
+        },
+    )
+    begun = time.monotonic()
+    done = doctor(laid.root)
+    assert time.monotonic() - begun < 30
+    assert (done.status, done.json["failed"]) == (
+        2,
+        [{"path": "/etc/postfix/master.cf", "reason": "more than 50 services are smtpd"}],
+    )
 
 
 def test_what_a_script_names_is_shown_escaped(tmp_path: Path) -> None:
@@ -176,3 +217,27 @@ def test_no_text_in_any_place_is_a_bug(text: bytes, noisy: Host) -> None:
     found = diagnose(bytes(noisy.root), Config())
     assert all(one.text.isprintable() for one in found.findings)
     assert found.failed == {}
+
+
+@pytest.mark.parametrize(
+    ("run", "line"),
+    [
+        (EXEC, "export VALIDRCPTTO_CDB='/etc/a b;reboot.cdb'"),
+        (f"#!/usr/bin/execlineb -P\n{EXEC}", 'export VALIDRCPTTO_CDB "/etc/a b;reboot.cdb"'),
+        (EXEC.replace("exec", "exec envdir /env"), "echo '/etc/a b;reboot.cdb' > /env/VALIDRCPTTO_CDB"),
+    ],
+    ids=["shell", "execline", "envdir"],
+)
+def test_a_path_stays_one_word_of_a_line_to_add(run: str, line: str, tmp_path: Path) -> None:
+    toml = '[[output]]\ntarget = "validrcptto"\npath = "/etc/a b;reboot.cdb"\n'
+    laid = host(tmp_path / "host", {RUN: run, "/etc/rcptgen.toml": toml, "/env/NO": ""})
+    (lines,) = finding(doctor(laid.root), "Q101")["add"]
+    assert [one["line"] for one in lines["lines"]] == [line]
+
+
+@pytest.mark.parametrize("name", ["sqmail", "sendmail-access", "dnset", "validrcptto"])
+def test_a_path_is_one_word_of_a_command(name: str) -> None:
+    (one,) = configured(Config(output=(Output(target=name, path="/etc/a b;reboot"),)))
+    lines = lines_for(one)
+    assert lines is not None
+    assert b"'/etc/a b;reboot'" in b"\n".join(lines.lines)

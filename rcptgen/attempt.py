@@ -512,17 +512,17 @@ class Attempt:
         if self.run.standings is not None and self.out.ledger is not None:
             self.run.standings.published(self.out.ledger)
 
-    def _units(self) -> frozenset[bytes]:
+    def _units(self) -> set[bytes]:
         """The homes and claims that the published rules come from, read or kept.
 
         What is gone is only forgotten in a run that could see everything and held nothing.
         """
-        reports = self.run.host.units.reports.values()
-        read = {one.path for one in reports if one.state in (UnitState.HEALTHY, UnitState.DEFERRING)}
-        known = read | self.policy.claims
-        if self.since or self._troubled():
-            known |= self.run.memory.units
-        return frozenset(known | (self.run.memory.units & self.policy.kept.keys()))
+        reports, before = self.run.host.units.reports.values(), self.run.memory.units
+        known = {one.path for one in reports if one.state in (UnitState.HEALTHY, UnitState.DEFERRING)}
+        # In place: there may be millions.
+        known |= self.policy.claims
+        known |= before if self.since or self._troubled() else before & self.policy.kept.keys()
+        return known
 
     def _troubled(self) -> bool:
         """Whether rules of this run come from the memory, wholly or in part."""

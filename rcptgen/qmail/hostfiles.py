@@ -16,7 +16,7 @@ from rcptgen.qmail import accounts as account_sources
 from rcptgen.qmail.accounts import Accounts
 from rcptgen.qmail.control import ConstMap, Entry, entries, first_line
 from rcptgen.qmail.routing import RcptHosts, Routing
-from rcptgen.qmail.users import Assign, DamagedUsers, UsersCdb, differences, parse_assign
+from rcptgen.qmail.users import Assign, DamagedUsers, UsersCdb, differences, is_made_of, parse_assign
 from rcptgen.rules.cdbproof import proved
 from rcptgen.rules.cdbwalk import CdbFile, DamagedCdb
 from rcptgen.rules.shown import shown
@@ -178,8 +178,12 @@ class HostFiles:
 
     def assign(self) -> Assign | None:
         """users/assign as it stands, for provenance; None where it is not there."""
+        data = self._assign()
+        return None if data is None else parse_assign(data)
+
+    def _assign(self) -> bytes | None:
         found = self._read(self.directory + b"/users/assign", limit=LARGEST_CDB)
-        return parse_assign(found.data) if isinstance(found, Regular) else None
+        return found.data if isinstance(found, Regular) else None
 
     def assigned_at(self, name: bytes, wildcard: bool) -> int:
         """The line of users/assign from which the entry of users/cdb for `name` was made; 0 where it has none."""
@@ -198,9 +202,10 @@ class HostFiles:
     def assign_warnings(self) -> Iterator[Finding]:
         """Where users/assign and users/cdb disagree; qmail obeys users/cdb."""
         file = self.directory + b"/users/assign"
-        assign = self.assign()
-        if assign is None:
+        data = self._assign()
+        if data is None or (self.users is not None and is_made_of(self.users, data)):
             return
+        assign = parse_assign(data)
         if assign.problem:
             text = f"qmail-newu refuses this file ({assign.problem}) and leaves users/cdb as it is"
             yield Finding("U103", text, file, assign.problem_line)

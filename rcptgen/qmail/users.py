@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 from typing import NamedTuple
 
 import cdbx
@@ -201,28 +202,53 @@ class Assign:
         return bytes(found)
 
 
+class Assignments:
+    """users/assign, line by line up to the dot line (qmail-newu.c: main).
+
+    After the last assignment `problem` says why qmail-newu refuses the file, if it does, and
+    `problem_line` where.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.problem = ""
+        self.problem_line = 0
+
+    def __iter__(self) -> Iterator[Assignment]:
+        number = 0
+        for number, ended in enumerate(BytesIO(self._data), 1):
+            if ended.startswith(b"."):
+                return
+            if not ended.endswith(b"\n"):
+                number -= 1
+                break
+            line = ended[:-1]
+            name, colon, rest = line.partition(b":")
+            fields = rest.split(b":")
+            if b"\0" in line:
+                self.problem = "a NUL in the line"
+            elif not colon or not name:
+                self.problem = "no name before a colon"
+            elif len(fields) < 7:
+                self.problem = "fewer than six fields, each ended by a colon"
+            if self.problem:
+                self.problem_line = number
+                return
+            yield Assignment(name[1:].lower(), name[1:], name[:1] == b"+", b"\0".join(fields[:6]), number)
+        self.problem, self.problem_line = "no line with a dot at the end", number + 1
+
+
 def parse_assign(data: bytes) -> Assign:
-    """The assignments of users/assign, up to the dot line (qmail-newu.c: main)."""
-    found: list[Assignment] = []
-    lines = data.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        if line.startswith(b"."):
-            return Assign(tuple(found), "", 0)
-        if number == len(lines):
-            break
-        if b"\0" in line:
-            return Assign(tuple(found), "a NUL in the line", number)
-        name, colon, rest = line.partition(b":")
-        fields = rest.split(b":")
-        if not colon or not line or line.startswith(b":"):
-            return Assign(tuple(found), "no name before a colon", number)
-        if len(fields) < 7:
-            return Assign(tuple(found), "fewer than six fields, each ended by a colon", number)
-        written = name[1:]
-        found.append(
-            Assignment(written.lower(), written, name[:1] == b"+", b"\0".join(fields[:6]), number),
-        )
-    return Assign(tuple(found), "no line with a dot at the end", len(lines))
+    """All assignments of users/assign at once."""
+    lines = Assignments(data)
+    return Assign(tuple(lines), lines.problem, lines.problem_line)
+
+
+def is_made_of(cdb: UsersCdb, data: bytes) -> bool:
+    """Whether users/cdb holds just what qmail-newu makes of this users/assign; millions of lines are not kept."""
+    lines = Assignments(data)
+    wanted = sum(hash((one.name, one.wildcard, one.value)) for one in lines)
+    return not lines.problem and wanted == sum(map(hash, cdb.entries()))
 
 
 def differences(assign: Assign, cdb: UsersCdb) -> Iterator[tuple[bytes, int, str]]:

@@ -17,7 +17,15 @@ from rcptgen.qmail.dotqmail import outcome, parse, safe_extension
 from rcptgen.qmail.model import Effect
 from rcptgen.qmail.passwd import Account, accounts, group_id
 from rcptgen.qmail.routing import Local, Remote, Routing
-from rcptgen.qmail.users import Assignment, DamagedUsers, UsersCdb, parse_assign, parse_record
+from rcptgen.qmail.users import (
+    Assignment,
+    DamagedUsers,
+    UsersCdb,
+    differences,
+    is_made_of,
+    parse_assign,
+    parse_record,
+)
 from rcptgen.rules.outcome import Kind, Verdict
 
 # --- Control files -----------------------------------------------------------------------------
@@ -226,6 +234,9 @@ def test_every_assignment_is_found_as_qmail_lspawn_finds_it(lines: list[str], as
     cdb = UsersCdb(qmail_newu(text))
     names = [one.encode() for one in asked] + [one.name + tail for one in parsed.assignments for tail in (b"", b"-A")]
     reachable = {(name, wildcard): value for name, wildcard, value in cdb.entries()}
+    assert is_made_of(cdb, text) == (len(reachable) == len(parsed.assignments))
+    assert not (is_made_of(cdb, text) and list(differences(parsed, cdb)))
+    assert not is_made_of(cdb, b"=somebody:else:1:1:/:-::\n" + text)
     for name in names:
         wanted, hit = nughde_get(records, name), cdb.lookup(name)
         if wanted is None:

@@ -45,7 +45,7 @@ _REDIRECTION = re.compile(rb"[0-9]*(?:>>|>&|<&|>\||<>|>|<)")
 _SEPARATOR = re.compile(rb"&&|\|\||;;|[;&|\n()]")
 _PLAIN = re.compile(rb"[^ \t\r\n;&|()<>'\"\\`$]+")
 _NAME = re.compile(rb"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?::?[-=]([^}'\"`$\\]*))?\})")
-_OTHER = re.compile(rb"\$(?:\{[^}]*\}|[0-9@*#?!$-])")
+_OTHER = re.compile(rb"\$(?:\{[^}]{0,256}\}|[0-9@*#?!$-])")
 _INSIDE_QUOTES = re.compile(rb"[^\"\\`$]+")
 
 

@@ -25,7 +25,7 @@ from rcptgen.reader import Report, State
 from rcptgen.relays import Relays
 from rcptgen.request import HOLDING, Progress, Request, Result
 from rcptgen.source.footprint import Entry, What
-from rcptgen.source.looked import Since, unpack
+from rcptgen.source.looked import Since, paths_of, unpack
 from rcptgen.source.tree import Identity
 from rcptgen.standing import Standings, check_of
 from rcptgen.vpopmail.settings import FILES
@@ -405,13 +405,13 @@ def _who(owner: Owner) -> Identity:
 
 def _paths(packed: Iterable[bytes], home: bytes) -> Paths:
     """The paths of footprints; names that a listed directory's watch tells of anyway are left out."""
-    entries = [entry for one in packed for entry in unpack(one, home)[1]]
-    listed = {entry.path.rstrip(b"/") or b"/" for entry in entries if entry.what is What.LISTING}
-    if not entries and home != b"/":
+    found = [pair for one in packed for pair in paths_of(one, home)]
+    listed = {path.rstrip(b"/") or b"/" for path, is_listing in found if is_listing}
+    if not found and home != b"/":
         return Paths((home,))
-    single = {
-        entry.path
-        for entry in entries
-        if not (os.path.basename(entry.path).startswith(_DOTQMAIL) and os.path.dirname(entry.path) in listed)
-    }
+    single: set[bytes] = set()
+    for path, _ in found:
+        directory, _, name = path.rpartition(b"/")
+        if not (name.startswith(_DOTQMAIL) and (directory or b"/") in listed):
+            single.add(path)
     return Paths(tuple(sorted(single)), tuple(sorted(listed)))

@@ -26,6 +26,7 @@ class Since(enum.IntEnum):
 
 _Row = tuple[bytes, int, int, int, int, int, int]
 _Packed = tuple[int, list[_Row]]
+_LISTING = int(What.LISTING)
 
 
 def pack(footprint: Footprint, home: bytes, looked_at_ns: int) -> bytes:
@@ -44,6 +45,14 @@ def unpack(packed: bytes, home: bytes) -> tuple[int, list[Entry]]:
     """When the look began, and what it saw; what `pack` made, with the same `home`."""
     looked_at_ns, rows = msgspec.msgpack.decode(packed, type=_Packed)
     return looked_at_ns, list(_entries(rows, home.rstrip(b"/") + b"/"))
+
+
+def paths_of(packed: bytes, home: bytes) -> Iterator[tuple[bytes, bool]]:
+    """The paths alone, each with whether it was a directory that was listed; there are very many."""
+    inside = home.rstrip(b"/") + b"/"
+    for row in msgspec.msgpack.decode(packed, type=_Packed)[1]:
+        name = row[0]
+        yield name if name.startswith(b"/") else inside + name, row[1] == _LISTING
 
 
 def _entries(rows: list[_Row], inside: bytes) -> Iterator[Entry]:

@@ -33,9 +33,26 @@ class Trails:
     def __init__(self, root: bytes) -> None:
         self._root = root.rstrip(b"/")
         self._seen: dict[bytes, bytes | bool | None] = {}
+        self._above: dict[bytes, Trail] = {}
 
     def of(self, path: bytes) -> Trail:
         """The way of an absolute path of the host."""
+        above, _, name = path.rpartition(b"/")
+        if name in (b"", b".", b".."):
+            return self._walked(path)
+        # Many paths are names in one directory.
+        way = self._above.get(above)
+        if way is None:
+            way = self._above[above] = self._walked(above)
+        if way.end is None:
+            return way
+        itself = (b"" if way.end == b"/" else way.end) + b"/" + name
+        found = self._look(itself)
+        if isinstance(found, bytes):
+            return self._walked(path)
+        return Trail((*way.steps, (way.end, name)), itself if found else None)
+
+    def _walked(self, path: bytes) -> Trail:
         steps: list[tuple[bytes, bytes]] = []
         here = b""
         pending = _names(path)

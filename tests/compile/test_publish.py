@@ -353,12 +353,15 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     site.host.root.joinpath("home/joe/.qmail-new").write_text("./Maildir/\n")
     with faults(slow=(b"/home/joe/.qmail-new",), seconds=4) as started:
         code = started.program
+    # Who was started in the background ignores SIGINT, and so would what is started here.
+    before_us = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [*code, "--root", str(site.host.root), "--state", str(site.state), "compile", "--json", "-t", site.output],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
+    signal.signal(signal.SIGINT, before_us)
     end = time.monotonic() + 20
     # (the temporary file is there: the run is in the midst of it)
     while not site.left_over():

@@ -91,7 +91,7 @@ def shell(line: bytes) -> Effect:
     """A shell that knows `exit`, a program that nobody knows, and a mailing list."""
     word, _, number = line.partition(b" ")
     if word == b"exit":
-        return Effect(frozenset({int(number or b"0")}), Kind.PROGRAM, "exit")
+        return Effect(frozenset({int(number) if number.isdigit() else 2 * bool(number)}), Kind.PROGRAM, "exit")
     if word == b"list":
         return Effect(frozenset({0}), Kind.LIST, "list")
     return unknown_effect("program without a model")
